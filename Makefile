@@ -1,0 +1,62 @@
+# glmasr: `make` lists what there is; settings are Hydra overrides in ARGS="…".
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+ARGS ?=
+# Spinning OpenMP threads cost 3-5x on a shared machine.
+export OMP_WAIT_POLICY ?= PASSIVE
+export PYTHONUNBUFFERED = 1
+export HF_HUB_DISABLE_TELEMETRY = 1
+
+help:  ## this list
+	@echo 'make TARGET [ARGS="setting=value …"]   e.g. make pretrain ARGS="data=folder data.path=/my/audio name=mine"'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 14
+
+setup: $(VENV)/.installed  ## a virtual environment with everything in it
+
+$(VENV)/.installed: pyproject.toml
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: setup  ## the whole way on real speech: pretrain, fine-tune twice, benchmark against Whisper
+	$(PY) scripts/pretrain.py name=demo/pretrain
+	$(PY) scripts/finetune.py name=demo/scratch bundle=null
+	$(PY) scripts/finetune.py name=demo/pretrained bundle=runs/demo/pretrain/bundle
+	$(PY) scripts/benchmark.py name=demo 'bundle=[runs/demo/scratch/bundle,runs/demo/pretrained/bundle]'
+	@echo 'The report: runs/demo/report/report.html (and .md, .json)'
+
+pretrain: setup  ## an encoder from unlabelled audio (conf/pretrain.yaml)
+	$(PY) scripts/pretrain.py $(ARGS)
+
+finetune: setup  ## a recognizer from a small labelled set (conf/finetune.yaml)
+	@if [[ "$(ARGS)" != *bundle=* && ! -d runs/pretrain/bundle ]]; then \
+	  echo 'Nothing pretrained at runs/pretrain/bundle yet: pretraining first (bundle=null would train from scratch)'; \
+	  $(PY) scripts/pretrain.py; fi
+	$(PY) scripts/finetune.py $(ARGS)
+
+benchmark: setup  ## error rates with intervals, against Whisper (conf/benchmark.yaml)
+	@if [[ "$(ARGS)" != *bundle=* && ! -d runs/finetune/bundle ]]; then \
+	  echo 'Nothing fine-tuned at runs/finetune/bundle yet: fine-tuning first (bundle=DIR takes yours)'; \
+	  $(MAKE) --no-print-directory finetune ARGS=; fi
+	$(PY) scripts/benchmark.py $(ARGS)
+
+transcribe: setup  ## files to text: make transcribe ARGS="--bundle DIR FILE… --format srt"
+	$(VENV)/bin/glmasr transcribe $(ARGS)
+
+test: setup  ## the tests
+	$(PY) -m pytest $(ARGS)
+
+check: setup  ## style, types, import directions
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright
+	$(VENV)/bin/lint-imports
+
+clean:  ## remove caches; runs and corpora stay
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	rm -rf .pytest_cache .ruff_cache .import_linter_cache
+
+.PHONY: help setup demo pretrain finetune benchmark transcribe test check clean

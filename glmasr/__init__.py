@@ -1,0 +1,1 @@
+"""glmasr: self-supervised speech recognition, from unlabelled audio to a WER report."""

@@ -1,0 +1,125 @@
+"""A catalog in; damaged waveforms with their transcripts, collated into batches, out."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glmasr.data.catalog import Catalog
+from glmasr.data.sampler import Key
+from glmasr.frontend.audio import UnreadableAudio, read_audio
+from glmasr.speech import Batch, InputError
+
+Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""`(waveform N, rng) → waveform N`."""
+
+
+class Encodes(Protocol):
+    """The part of a tokenizer that a dataset needs."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a transcript."""
+        ...
+
+
+@dataclass(frozen=True)
+class Item:
+    """One utterance on its way into a batch: `waveform` (N) as heard, `clean` (N) before noise if any was asked for."""
+
+    id: str
+    waveform: Tensor
+    clean: Tensor | None
+    tokens: Tensor | None
+    text: str | None
+    index: int
+
+
+class SpeechDataset(torch.utils.data.Dataset):
+    """Utterances by (row, global batch index), of which every random choice is a function, whichever worker loads it.
+
+    `augmentations` change the speech itself, so `clean` has them too; `noise` is in `waveform` only. With a
+    `tokenizer` every utterance must have a text. In a batch an unreadable utterance gives its place to a readable
+    one: `unreadable` counts them, the first is a warning.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        augmentations: Sequence[Augmentation] = (),
+        noise: Augmentation | None = None,
+        tokenizer: Encodes | None = None,
+        seed: int = 0,
+    ):
+        self.catalog, self.augmentations, self.noise = catalog, tuple(augmentations), noise
+        self.tokenizer, self.seed = tokenizer, seed
+        self.unreadable = 0
+
+    def __len__(self) -> int:
+        return len(self.catalog)
+
+    def __getitem__(self, key: Key) -> Item:
+        """Load one utterance; UnreadableAudio where it cannot be read."""
+        row, index = key
+        utterance = self.catalog[row]
+        rng = np.random.default_rng((self.seed, index, row))
+        clean = read_audio(utterance.audio, utterance.offset_seconds, utterance.duration_seconds)
+        for augmentation in self.augmentations:
+            clean = augmentation(clean, rng)
+        waveform = clean if self.noise is None else self.noise(clean.copy(), rng)
+        return Item(
+            id=utterance.id,
+            waveform=torch.from_numpy(waveform),
+            clean=None if self.noise is None else torch.from_numpy(clean),
+            tokens=self._tokens(utterance.id, utterance.text),
+            text=utterance.text,
+            index=index,
+        )
+
+    def __getitems__(self, keys: list[Key]) -> list[Item]:
+        """Load a batch; `DataLoader` prefers this to `__getitem__`. InputError where nothing in it can be read."""
+        items = [self._attempt(key) for key in keys]
+        readable = [item for item in items if isinstance(item, Item)]
+        if not readable:
+            raise InputError(f"no utterance of batch {keys[0][1]} can be read: {items[0]}")
+        return [item if isinstance(item, Item) else readable[n % len(readable)] for n, item in enumerate(items)]
+
+    def _attempt(self, key: Key) -> Item | UnreadableAudio:
+        try:
+            return self[key]
+        except UnreadableAudio as error:
+            if not self.unreadable:
+                message = f"{error}; another utterance takes its place, further ones are only counted"
+                warnings.warn(message, RuntimeWarning, stacklevel=2)
+            self.unreadable += 1
+            return error
+
+    def _tokens(self, name: str, text: str | None) -> Tensor | None:
+        if self.tokenizer is None:
+            return None
+        if text is None:
+            raise InputError(f"utterance '{name}' has no transcript to train on; choose labelled utterances only")
+        return torch.tensor(self.tokenizer.encode(text), dtype=torch.long)
+
+
+def collate(items: list[Item]) -> Batch:
+    """Items of one batch, padded to the longest: waveforms with 0, tokens with -1."""
+    tokens = [item.tokens for item in items if item.tokens is not None]
+    cleans = [item.clean for item in items if item.clean is not None]
+    return Batch(
+        waveform=_padded([item.waveform for item in items], 0.0),
+        lengths=torch.tensor([len(item.waveform) for item in items]),
+        clean=_padded(cleans, 0.0) if cleans else None,
+        tokens=_padded(tokens, -1) if tokens else None,
+        token_lengths=torch.tensor([len(one) for one in tokens]) if tokens else None,
+        ids=tuple(item.id for item in items),
+        texts=tuple(item.text for item in items),
+        index=items[0].index,
+    )
+
+
+def _padded(rows: list[Tensor], value: float) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)

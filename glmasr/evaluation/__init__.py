@@ -1,0 +1,1 @@
+"""Transcribers and test sets in, a report out."""

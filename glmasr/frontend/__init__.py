@@ -1,0 +1,1 @@
+"""Waveform in, features out; nothing here is learned."""

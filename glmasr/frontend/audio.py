@@ -1,0 +1,124 @@
+"""An audio file, or its bytes, in; a 16 kHz mono float32 waveform out. The only room for soundfile and soxr."""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from glmasr.speech import RATE_HZ, InputError
+
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus"),
+    *(".aiff", ".aif", ".aifc", ".au", ".caf", ".w64", ".rf64", ".sph"),
+)
+"""File names libsndfile reads."""
+
+WRITTEN_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
+
+
+class UnreadableAudio(InputError):
+    """One recording cannot be used; `cause` is the reason in a few words, to count by."""
+
+    def __init__(self, message: str, cause: str = "not readable"):
+        super().__init__(message)
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What the header of an audio file says."""
+
+    duration_seconds: float
+    rate_hz: int
+    channels: int
+
+
+def read_audio(
+    source: str | bytes, offset_seconds: float = 0.0, duration_seconds: float | None = None, rate_hz: int = RATE_HZ
+) -> np.ndarray:
+    """The stretch (N) of a recording as float32, channels averaged, at `rate_hz`; only the stretch is decoded.
+
+    A stretch that reaches over the end stops there. UnreadableAudio where there is nothing finite to return.
+    """
+    with _opened(source) as file:
+        start = round(offset_seconds * file.samplerate)
+        if not 0 <= start < file.frames:
+            raise _nothing_at(source, offset_seconds, file)
+        count = -1 if duration_seconds is None else round(duration_seconds * file.samplerate)
+        try:
+            file.seek(start)
+            channels = file.read(count, dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, OSError) as error:
+            message = f"{_name(source)} is damaged ({error}); encode it again or remove it"
+            raise UnreadableAudio(message, "damaged") from error
+        if not len(channels):
+            raise _nothing_at(source, offset_seconds, file)
+        waveform = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
+        if not np.isfinite(waveform).all():
+            message = f"{_name(source)} holds samples that are not finite; encode it again or remove it"
+            raise UnreadableAudio(message, "not finite")
+        waveform = resample(waveform, file.samplerate, rate_hz)
+        if not len(waveform):
+            raise _nothing_at(source, offset_seconds, file)
+        return waveform
+
+
+def probe_audio(source: str | bytes) -> AudioInfo:
+    """Duration, rate and channels from the header, no samples decoded; UnreadableAudio where there are none."""
+    with _opened(source) as file:
+        if not file.frames:
+            raise _nothing_at(source, 0.0, file)
+        return AudioInfo(file.frames / file.samplerate, file.samplerate, file.channels)
+
+
+def write_audio(path: str | Path, waveform: np.ndarray, rate_hz: int = RATE_HZ) -> None:
+    """Write 16-bit WAV or FLAC, by suffix; the file appears whole or not at all, samples beyond ±1 are clipped."""
+    path = Path(path)
+    form = WRITTEN_FORMATS.get(path.suffix.lower())
+    if form is None:
+        raise InputError(f"'{path}' cannot be written: use one of {', '.join(WRITTEN_FORMATS)}")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        soundfile.write(unfinished, waveform, rate_hz, subtype="PCM_16", format=form)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def resample(waveform: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
+    """The waveform (N) at another rate as float32, by soxr's high-quality band-limited filter."""
+    waveform = np.ascontiguousarray(waveform, dtype=np.float32)
+    return waveform if from_hz == to_hz else soxr.resample(waveform, from_hz, to_hz, quality="HQ")
+
+
+def _opened(source: str | bytes) -> soundfile.SoundFile:
+    name = _name(source)
+    if not isinstance(source, bytes):
+        if not os.path.exists(source):
+            raise UnreadableAudio(f"{name} does not exist; check the path", "missing")
+        if os.path.isdir(source):
+            raise UnreadableAudio(f"{name} is a folder; name an audio file", "not audio")
+    if not (len(source) if isinstance(source, bytes) else os.path.getsize(source)):
+        raise UnreadableAudio(f"{name} is empty (0 bytes); fetch or record it again", "empty")
+    try:
+        return soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fspath(source))
+    except (soundfile.SoundFileError, OSError, TypeError) as error:
+        reason = getattr(error, "error_string", str(error)).rstrip(".")
+        message = f"{name} is not audio that can be read here ({reason}); convert it to WAV or FLAC, say with ffmpeg"
+        raise UnreadableAudio(message, "not audio") from error
+
+
+def _name(source: str | bytes) -> str:
+    return f"the audio ({len(source)} bytes)" if isinstance(source, bytes) else f"'{os.fspath(source)}'"
+
+
+def _nothing_at(source: str | bytes, offset_seconds: float, file: soundfile.SoundFile) -> UnreadableAudio:
+    if not file.frames:
+        return UnreadableAudio(f"{_name(source)} holds no samples; fetch or record it again", "no samples")
+    length_seconds = file.frames / file.samplerate
+    message = f"{_name(source)} has nothing to give at {offset_seconds:g} s of its {length_seconds:.2f} s"
+    return UnreadableAudio(f"{message}; correct the offset or the duration", "outside the recording")

@@ -1,0 +1,61 @@
+"""Frames in, frames out: multi-head self-attention with rotary positions (Su et al. 2021, section 3.4)."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+ROTARY_BASE = 10_000.0
+
+
+def rotary_angles(length: int, head_width: int, device: torch.device) -> Float[Tensor, "T H2"]:
+    """The angle of every position (T) for every pair of channels (head_width / 2)."""
+    frequencies = ROTARY_BASE ** (-torch.arange(0, head_width, 2, device=device, dtype=torch.float32) / head_width)
+    return torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
+
+
+def rotate(x: Float[Tensor, "B H T E"], angles: Float[Tensor, "T E2"]) -> Float[Tensor, "B H T E"]:
+    """Turn each pair (first half, second half) of channels by its position's angle."""
+    first, second = x.float().chunk(2, dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1).to(x.dtype)
+
+
+class RotaryAttention(nn.Module):
+    """Self-attention whose scores depend on distances only; `allowed` says who may look at whom."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        if width % heads or (width // heads) % 2:
+            raise ValueError(f"width {width} must be an even multiple of heads {heads}")
+        self.heads = heads
+        self.dropout = dropout
+        self.project_in = nn.Linear(width, 3 * width)
+        self.project_out = nn.Linear(width, width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        angles: Float[Tensor, "T E2"],
+        allowed: Bool[Tensor, "B 1 #T T"] | None = None,
+        causal: bool = False,
+    ) -> Float[Tensor, "B T D"]:
+        batch, length, width = x.shape
+        qkv = self.project_in(x).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        query, key = rotate(query, angles), rotate(key, angles)
+        mixed = scaled_dot_product_attention(
+            query, key, value, attn_mask=allowed, dropout_p=self.dropout if self.training else 0.0, is_causal=causal
+        )
+        return self.project_out(mixed.transpose(1, 2).reshape(batch, length, width))
+
+
+def chunk_mask(length: int, chunk_frames: int, left_chunks: int | None, device: torch.device) -> Bool[Tensor, "T T"]:
+    """True where a frame (row) may look: its own chunk and `left_chunks` before it (all of them if None).
+
+    Dynamic-chunk attention of U2 (Zhang et al. 2020, section 2.3).
+    """
+    chunk = torch.arange(length, device=device) // chunk_frames
+    distance = chunk[:, None] - chunk
+    allowed = distance >= 0
+    return allowed if left_chunks is None else allowed & (distance <= left_chunks)

@@ -1,0 +1,79 @@
+"""Frames in, frames out: one Conformer block (Gulati et al. 2020, section 2) without batch norm."""
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import glu, pad
+
+from glmasr.model.attention import RotaryAttention
+
+
+class FeedForward(nn.Sequential):
+    """Norm, expand, SiLU, contract."""
+
+    def __init__(self, width: int, expansion: int, dropout: float):
+        super().__init__(
+            nn.LayerNorm(width),
+            nn.Linear(width, width * expansion),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            nn.Linear(width * expansion, width),
+            nn.Dropout(dropout),
+        )
+
+
+class Convolution(nn.Module):
+    """Gated pointwise, depthwise over time, norm, SiLU, pointwise.
+
+    The norm is a LayerNorm: batch norm would see padding and tie an utterance to its batch. With `causal` the kernel
+    reaches only backwards, as streaming needs.
+    """
+
+    def __init__(self, width: int, kernel: int, causal: bool, dropout: float):
+        super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"the convolution kernel must be odd, not {kernel}")
+        self.before = kernel - 1 if causal else kernel // 2
+        self.after = 0 if causal else kernel // 2
+        self.norm_in = nn.LayerNorm(width)
+        self.gate = nn.Linear(width, 2 * width)
+        self.depthwise = nn.Conv2d(width, width, (1, kernel), groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.activation = nn.SiLU()
+        self.project = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "B T D"], padding: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B T D"]:
+        x = glu(self.gate(self.norm_in(x)))
+        if padding is not None:
+            x = x.masked_fill(padding[..., None], 0.0)
+        # As an image of height 1 in channels-last order the depthwise convolution runs twice as fast on CPU.
+        image = pad(x, (0, 0, self.before, self.after)).transpose(1, 2)[:, :, None]
+        x = self.depthwise(image)[:, :, 0].transpose(1, 2)
+        return self.dropout(self.project(self.activation(self.norm(x))))
+
+
+class ConformerBlock(nn.Module):
+    """Half feed-forward, attention, convolution, half feed-forward, norm; each but the last added to its input."""
+
+    def __init__(self, width: int, heads: int, expansion: int, kernel: int, causal: bool, dropout: float):
+        super().__init__()
+        self.feed_in = FeedForward(width, expansion, dropout)
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = RotaryAttention(width, heads, dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.convolution = Convolution(width, kernel, causal, dropout)
+        self.feed_out = FeedForward(width, expansion, dropout)
+        self.norm_out = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        angles: Float[Tensor, "T E2"],
+        padding: Bool[Tensor, "B T"] | None,
+        allowed: Bool[Tensor, "B 1 #T T"] | None,
+    ) -> Float[Tensor, "B T D"]:
+        x = x + 0.5 * self.feed_in(x)
+        x = x + self.dropout(self.attention(self.norm_attention(x), angles, allowed))
+        x = x + self.convolution(x, padding)
+        x = x + 0.5 * self.feed_out(x)
+        return self.norm_out(x)

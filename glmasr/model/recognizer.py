@@ -1,0 +1,44 @@
+"""Features in, CTC scores and decoder logits out: an encoder with a CTC head and an attention decoder."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from glmasr.lengths import padding_mask
+from glmasr.model.decoder import Decoder
+from glmasr.model.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the encoder makes of a batch: context, its padding, and log-probabilities of tokens per frame."""
+
+    context: Float[Tensor, "B T D"]
+    lengths: Int[Tensor, " B"]
+    padding: Bool[Tensor, "B T"]
+    ctc_log_probs: Float[Tensor, "B T V"]
+
+
+class Recognizer(nn.Module):
+    """Joint CTC/attention recognizer (Kim et al. 2017): both heads share the encoder."""
+
+    def __init__(self, encoder: Encoder, decoder: Decoder | None, vocabulary_size: int):
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.ctc = nn.Linear(encoder.width, vocabulary_size)
+
+    def forward(self, features: Float[Tensor, "B F M"], lengths: Int[Tensor, " B"], **view) -> Heard:
+        """Encode a batch once; both searches and both losses start from what this returns."""
+        return self.hear(*self.encoder(features, lengths, **view))
+
+    def hear(self, context: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> Heard:
+        """Context → Heard, for callers that went through the encoder step by step."""
+        log_probs = self.ctc(context).float().log_softmax(-1)
+        return Heard(context, lengths, padding_mask(lengths, context.shape[1]), log_probs)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """How many numbers training changes."""
+    return sum(p.numel() for p in module.parameters())

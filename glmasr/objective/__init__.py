@@ -1,0 +1,1 @@
+"""Context and targets in, one loss out."""

@@ -1,0 +1,39 @@
+"""What every pretraining objective is given and gives back: View → Loss(total, parts)."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class View:
+    """One batch as an objective sees it.
+
+    `context` is what the encoder made of the damaged, masked input. `frames` are the stem's output for the clean
+    waveform (gradients flow), `clean` its normalized log-mel, four feature frames stacked per frame. `mask` is True
+    where the input was hidden, `padding` where there is no speech. `step` counts optimizer steps.
+    """
+
+    context: Float[Tensor, "B T D"]
+    frames: Float[Tensor, "B T D"]
+    clean: Float[Tensor, "B T S"]
+    mask: Bool[Tensor, "B T"]
+    padding: Bool[Tensor, "B T"]
+    lengths: Int[Tensor, " B"]
+    step: int
+
+
+@dataclass(frozen=True)
+class Loss:
+    """`total` is differentiated; `parts` are detached scalars to log."""
+
+    total: Float[Tensor, ""]
+    parts: dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """A module with its own heads; built from one YAML under conf/objective/."""
+
+    def __call__(self, view: View) -> Loss: ...

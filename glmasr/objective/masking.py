@@ -1,0 +1,32 @@
+"""Lengths in, span masks out: True = hidden from the encoder."""
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+
+def draw_mask(
+    lengths: list[int], size: int, share: float, span_frames: int, rng: np.random.Generator
+) -> Bool[Tensor, "B T"]:
+    """Hide `share` of each utterance's frames in spans of `span_frames`, drawn without overlap.
+
+    The share holds at every length (to the nearest frame, at least one), and no utterance's mask depends on
+    another's length: the hidden spans and the visible frames are shuffled like beads on a string. wav2vec 2.0 draws
+    starts with replacement instead, so its share varies and is smaller than its p × length suggests.
+    """
+    mask = torch.zeros(len(lengths), size, dtype=torch.bool)
+    for row, length in enumerate(lengths):
+        mask[row, :length] = torch.from_numpy(span_mask(length, share, span_frames, rng))
+    return mask
+
+
+def span_mask(length: int, share: float, span_frames: int, rng: np.random.Generator) -> np.ndarray:
+    """One utterance's mask, (length) booleans."""
+    hidden = min(length, max(1, round(share * length)))
+    spans = -(-hidden // span_frames)
+    sizes = np.full(spans, span_frames)
+    sizes[-1] = hidden - span_frames * (spans - 1)
+    beads = np.concatenate([rng.permutation(sizes), np.zeros(length - hidden, dtype=int)])
+    beads = rng.permutation(beads)
+    return np.concatenate([np.ones(size, bool) if size else np.zeros(1, bool) for size in beads])

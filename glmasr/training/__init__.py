@@ -1,0 +1,1 @@
+"""The only room that knows Lightning: batches in, bundles out."""

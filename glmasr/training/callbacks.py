@@ -1,0 +1,191 @@
+"""What happens around the steps: checkpoints, snapshots of the best weights, a metrics file, lines of progress."""
+
+import csv
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.loggers.logger import Logger
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from glmasr.speech import Batch
+
+
+def replace_file(staged: Path, target: Path) -> None:
+    """Flush `staged` to the disk, then put it in `target`'s place: a kill leaves the old file or the new one."""
+    with staged.open("rb") as written:
+        os.fsync(written.fileno())
+    staged.replace(target)
+
+
+class Interrupted(Exception):
+    """The run was told to stop and has saved its last step."""
+
+
+class Checkpoints(lightning.Callback):
+    """A resumable checkpoint every `every_steps`, the last `keep` of them kept, and one when told to stop.
+
+    SIGTERM and Ctrl-C only set a flag; the step in flight is finished and saved before the run ends.
+    """
+
+    def __init__(self, folder: Path, every_steps: int, keep: int):
+        self.folder, self.every_steps, self.keep = folder, every_steps, keep
+        self.stop_signal: int | None = None
+        self.saved = -1
+
+    def found(self) -> list[Path]:
+        """Checkpoints there are, the newest first."""
+        return sorted(self.folder.glob("step_*.ckpt"), reverse=True)
+
+    def on_fit_start(self, trainer, module) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.note_signal)
+
+    def note_signal(self, number: int, frame) -> None:
+        if self.stop_signal is not None:
+            raise KeyboardInterrupt  # asked twice: the user will not wait for the step
+        self.stop_signal = number
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
+        step = trainer.global_step
+        due = step % self.every_steps == 0 or step == trainer.max_steps
+        if (due or self.stop_signal is not None) and step != self.saved:
+            self.save(trainer, step)
+        if self.stop_signal is not None:
+            raise Interrupted(f"stopped after step {step}, which is saved; the same command goes on from there")
+
+    def save(self, trainer, step: int) -> None:
+        target = self.folder / f"step_{step:09d}.ckpt"
+        staged = target.with_suffix(".tmp")
+        trainer.save_checkpoint(staged)
+        if trainer.is_global_zero:
+            replace_file(staged, target)
+            for old in self.found()[self.keep :]:
+                old.unlink()
+        self.saved = step
+
+
+class Snapshots(lightning.Callback):
+    """Weights of the `keep` validations with the lowest `metric`, as safetensors, for the best and averaged bundle."""
+
+    def __init__(self, folder: Path, metric: str, keep: int):
+        self.folder, self.metric, self.keep = folder, metric, keep
+
+    def ranking(self) -> list[tuple[float, int]]:
+        """(metric, step), the best first; among equals the later."""
+        path = self.folder / "snapshots.json"
+        return [tuple(entry) for entry in json.loads(path.read_text())] if path.exists() else []
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"snapshot_{step:09d}.safetensors"
+
+    def on_validation_end(self, trainer, module) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        step, value = trainer.global_step, float(trainer.callback_metrics[self.metric])
+        others = [entry for entry in self.ranking() if entry[1] != step]
+        ranking = sorted([*others, (value, step)], key=lambda entry: (entry[0], -entry[1]))
+        if (value, step) in ranking[: self.keep]:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            staged = self.path(step).with_suffix(".tmp")
+            save_file({k: v.detach().cpu().contiguous() for k, v in module.recognizer.state_dict().items()}, staged)
+            replace_file(staged, self.path(step))
+        staged = self.folder / "snapshots.tmp"
+        staged.write_text(json.dumps(ranking[: self.keep]))
+        replace_file(staged, self.folder / "snapshots.json")
+        for _, old in ranking[self.keep :]:
+            self.path(old).unlink(missing_ok=True)
+
+    def best(self) -> dict[str, Tensor]:
+        """Weights of the best validation."""
+        return load_file(self.path(self.ranking()[0][1]))
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The mean of the kept weights."""
+        kept = [load_file(self.path(step)) for _, step in self.ranking()]
+        return {name: torch.stack([weights[name] for weights in kept]).mean(0) for name in kept[0]}
+
+
+class Throughput(lightning.Callback):
+    """Logs seconds of real audio trained on per second, since this process started training."""
+
+    def __init__(self):
+        self.audio_seconds, self.started = 0.0, 0.0
+
+    def on_train_batch_start(self, trainer, module, batch: Batch, batch_index) -> None:
+        self.started = self.started or time.perf_counter()
+
+    def on_train_batch_end(self, trainer, module, outputs, batch: Batch, batch_index) -> None:
+        self.audio_seconds += batch.seconds
+        speed = self.audio_seconds * trainer.world_size / (time.perf_counter() - self.started)
+        module.log("train/audio_seconds_per_second", speed, prog_bar=True)
+
+
+class Lines(lightning.Callback):
+    """One line of progress now and then, where there is no terminal for a bar."""
+
+    def __init__(self, every_steps: int):
+        self.every_steps = every_steps
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
+        if trainer.global_step % self.every_steps == 0 and trainer.is_global_zero:
+            self.say(trainer, "train/")
+
+    def on_validation_end(self, trainer, module) -> None:
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            self.say(trainer, "dev/")
+
+    def say(self, trainer, prefix: str) -> None:
+        metrics = trainer.callback_metrics.items()
+        shown = "  ".join(f"{k.removeprefix(prefix)} {float(v):.4g}" for k, v in metrics if k.startswith(prefix))
+        print(f"{prefix[:-1]} step {trainer.global_step}/{trainer.max_steps}  {shown}", file=sys.stderr, flush=True)
+
+
+class MetricsFile(Logger):
+    """One row per logged step in metrics.csv. A resumed run drops the rows it is about to write again."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+        self.columns: list[str] = []
+        self.opened = False
+
+    name, version = "metrics", ""
+
+    def log_hyperparams(self, *args, **kwargs) -> None:
+        """config.yaml in the run folder says it all."""
+
+    def log_metrics(self, metrics, step=None) -> None:
+        step = step or 0
+        row = {"step": step} | {k: f"{float(v):.6g}" for k, v in metrics.items() if k != "epoch"}
+        kept = [] if self.opened else self.read(before=step)
+        new = [column for column in row if column not in self.columns]
+        if new or not self.opened:
+            kept = kept if not self.opened else self.read()
+            self.columns += new
+            staged = self.path.with_suffix(".tmp")
+            with staged.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self.columns)
+                writer.writeheader()
+                writer.writerows(kept)
+            replace_file(staged, self.path)
+            self.opened = True
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns).writerow(row)
+
+    def read(self, before: int | None = None) -> list[dict[str, str]]:
+        """Rows so far; the header's columns are learned on the way."""
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            self.columns = list(reader.fieldnames or [])
+        return [row for row in rows if before is None or int(row["step"]) < before]

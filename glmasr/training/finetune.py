@@ -1,0 +1,94 @@
+"""Labelled batches in, a recognizer out: joint CTC/attention training, from a pretrained encoder or from scratch."""
+
+from collections.abc import Callable
+
+import pytorch_lightning as lightning
+import torch
+from torch import Tensor, nn
+
+from glmasr.augment.specaugment import SpecAugment
+from glmasr.decoding import ctc
+from glmasr.model.recognizer import Recognizer
+from glmasr.objective.masking import draw_mask
+from glmasr.objective.recognition import Recognition
+from glmasr.speech import Batch
+from glmasr.text.errors import count_errors
+from glmasr.text.tokenizer import Tokenizer
+from glmasr.training.optimizer import Schedule, layer_groups, scheduled
+from glmasr.training.pretrain import step_rng
+
+
+class Finetuning(lightning.LightningModule):
+    """Every step: ear, SpecAugment, recognizer, joint loss. Every validation: greedy CTC, WER and CER on dev."""
+
+    def __init__(
+        self,
+        ear: nn.Module,
+        recognizer: Recognizer,
+        tokenizer: Tokenizer,
+        loss: Recognition,
+        specaugment: SpecAugment | None,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        schedule: Schedule,
+        seed: int,
+        encoder_rate: float = 1.0,
+        layer_decay: float = 1.0,
+        frozen_steps: int = 0,
+        mask_share: float = 0.0,
+        mask_span_frames: int = 5,
+        language: str = "",
+    ):
+        super().__init__()
+        self.ear, self.recognizer, self.tokenizer = ear, recognizer, tokenizer
+        self.joint, self.specaugment, self.seed, self.language = loss, specaugment, seed, language
+        self.optimizer, self.schedule = optimizer, schedule
+        self.encoder_rate, self.layer_decay, self.frozen_steps = encoder_rate, layer_decay, frozen_steps
+        self.mask_share, self.mask_span_frames = mask_share, mask_span_frames
+        self.errors = {"wer": [0, 0], "cer": [0, 0]}
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        rng = step_rng(self.seed, batch.index)
+        features, lengths = self.ear(batch.waveform, batch.lengths)
+        if self.specaugment is not None:
+            features = self.specaugment(features, lengths.tolist(), rng)
+        encoder = self.recognizer.encoder
+        frames, frame_lengths = encoder.subsample(features, lengths)
+        mask = None
+        if self.mask_share:
+            drawn = draw_mask(frame_lengths.tolist(), frames.shape[1], self.mask_share, self.mask_span_frames, rng)
+            mask = drawn.to(frames.device)
+        context = encoder.contextualize(frames, frame_lengths, mask)
+        heard = self.recognizer.hear(context, frame_lengths)
+        loss = self.joint(self.recognizer, heard, batch.tokens, batch.token_lengths)
+        self.log_dict({f"train/{k}": v for k, v in {"loss": loss.total.detach(), **loss.parts}.items()})
+        return loss.total
+
+    def on_validation_epoch_start(self) -> None:
+        self.errors = {"wer": [0, 0], "cer": [0, 0]}
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        features, lengths = self.ear(batch.waveform, batch.lengths)
+        heard = self.recognizer(features, lengths)
+        loss = self.joint(self.recognizer, heard, batch.tokens, batch.token_lengths)
+        self.log("dev/loss", loss.total, batch_size=len(batch.ids), sync_dist=True)
+        scores, ends = heard.ctc_log_probs.cpu(), heard.lengths.tolist()
+        for row, end, text in zip(scores, ends, batch.texts, strict=True):
+            heard_text = self.tokenizer.decode(ctc.greedy(row[:end]).tokens)
+            for metric, sums in self.errors.items():
+                counts = count_errors(text or "", heard_text, self.language, metric)
+                sums[0] += counts.errors
+                sums[1] += counts.words
+
+    def on_validation_epoch_end(self) -> None:
+        for metric, (errors, words) in self.errors.items():
+            sums = torch.tensor([errors, words], dtype=torch.float64, device=self.device)
+            if self.trainer.world_size > 1:
+                sums = self.all_gather(sums).sum(0)
+            self.log(f"dev/{metric}", (sums[0] / sums[1].clamp(min=1)).float(), rank_zero_only=True)
+
+    def configure_optimizers(self):
+        blocks = len(self.recognizer.encoder.blocks)
+        groups = layer_groups(self.recognizer, blocks, self.encoder_rate, self.layer_decay, self.frozen_steps)
+        optimizer = self.optimizer(groups)
+        scheduler = scheduled(optimizer, self.schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

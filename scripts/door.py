@@ -1,0 +1,92 @@
+"""The researcher's door: Hydra composes, one verb runs, and what goes wrong is one sentence."""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Spinning OpenMP threads cost 3-5x on a shared machine; must be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import hydra  # noqa: E402
+from hydra import compose, initialize_config_dir  # noqa: E402
+from hydra.errors import HydraException  # noqa: E402
+from omegaconf import DictConfig, OmegaConf  # noqa: E402
+from omegaconf.errors import OmegaConfBaseException  # noqa: E402
+
+CONF = str(Path(__file__).resolve().parent.parent / "conf")
+
+
+def open_door(verb: str, run: Callable[[dict[str, Any]], None]) -> None:
+    """Compose conf/<verb>.yaml with the command line's overrides and give it to `run`, as plain containers."""
+    check_overrides(verb)
+
+    def task(config: DictConfig) -> None:
+        try:
+            run(plain(config))
+        except Exception as error:
+            stop(verb, error)
+
+    hydra.main(config_path=CONF, config_name=verb, version_base="1.3")(task)()
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Resolved containers; the first setting that is still `???` is asked for by name."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        from glmasr.speech import InputError
+
+        raise InputError(f"{missing[0]} is not set: add {missing[0]}=… to the command")
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def check_overrides(verb: str) -> None:
+    """Exit with one sentence where an override names what is not there; Hydra itself would print a page."""
+    overrides = sys.argv[1:]
+    if any(argument.startswith("-") for argument in overrides):
+        return
+    try:
+        with initialize_config_dir(CONF, version_base="1.3"):
+            compose(verb, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"glmasr: {explain(verb, overrides, error)}")
+
+
+def explain(verb: str, overrides: list[str], error: Exception) -> str:
+    """The override that Hydra stumbled over and the nearest name that exists."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        names = leaves(OmegaConf.to_container(compose(verb), resolve=False))
+    for override in overrides:
+        key = override.lstrip("+~").split("=")[0]
+        if key in str(error) and key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            hint = f"did you mean {near[0]}=…?" if near else f"`python scripts/{verb}.py --help` lists what there is"
+            return f"the override '{override}' names nothing in conf/{verb}.yaml; {hint}"
+    return " ".join(str(error).split())
+
+
+def leaves(node: Any, path: str = "") -> list[str]:
+    """Every address in a config, groups included."""
+    if not isinstance(node, dict):
+        return []
+    found = []
+    for key, value in node.items():
+        address = f"{path}.{key}".lstrip(".")
+        found += [address, *leaves(value, address)]
+    return found
+
+
+def stop(verb: str, error: Exception) -> None:
+    """Leave with one sentence for what the user can mend, with the traceback for what we must."""
+    from glmasr.speech import InputError
+
+    if isinstance(error, InputError):
+        sys.exit(f"glmasr {verb}: {str(error).splitlines()[-1]}")
+    if type(error).__name__ == "Interrupted":
+        sys.exit(f"glmasr {verb}: {error}")
+    if isinstance(error, OSError) and error.strerror:
+        place = error.filename or "the disk"
+        sys.exit(f"glmasr {verb}: {place}: {error.strerror}; what was saved is intact, the same command goes on from there")
+    raise error

@@ -1,0 +1,125 @@
+"""Utterances become batches, the same whoever loads them."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from glmasr.augment.noise import NoiseMixing
+from glmasr.augment.speed import Speed
+from glmasr.augment.volume import Volume
+from glmasr.data.catalog import Catalog, write_catalog
+from glmasr.data.dataset import SpeechDataset, collate
+from glmasr.data.sampler import BucketBatches, in_order
+from glmasr.frontend.audio import read_audio, write_audio
+from glmasr.speech import InputError, Utterance
+
+
+class Letters:
+    """A tokenizer of code points."""
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+
+@pytest.fixture
+def catalog(tmp_path) -> Catalog:
+    rows = []
+    for n in range(6):
+        path = tmp_path / f"{n}.wav"
+        write_audio(path, np.random.default_rng(n).uniform(-0.5, 0.5, 1600 * (n + 2)).astype(np.float32))
+        rows.append(Utterance(f"u{n}", str(path), 0.1 * (n + 2), text="a" * (n + 1)))
+    return write_catalog(rows, tmp_path / "catalog")
+
+
+def load(dataset: SpeechDataset, workers: int, count: int = 6) -> list:
+    batches = BucketBatches(dataset.catalog.durations, 1.0, 2, seed=3, count=count)
+    return list(DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers))
+
+
+def damaged(catalog: Catalog, seed: int = 0) -> SpeechDataset:
+    changes = [Speed(0.9, 1.1, 0.5), Volume(-20.0, 0.0, 1.0)]
+    return SpeechDataset(catalog, changes, NoiseMixing(-5.0, 5.0, 0.8, None), Letters(), seed)
+
+
+def test_a_batch_holds_the_audio_padded_with_zeros(catalog):
+    [batch] = DataLoader(
+        SpeechDataset(catalog, tokenizer=Letters()), batch_sampler=in_order(catalog.durations, 9), collate_fn=collate
+    )
+    assert batch.ids == ("u5", "u4", "u3", "u2", "u1", "u0") and batch.index == 0 and batch.clean is None
+    assert batch.lengths.tolist() == [1600 * n for n in (7, 6, 5, 4, 3, 2)] and batch.waveform.shape == (6, 11200)
+    for row, n in enumerate(batch.lengths.tolist()):
+        np.testing.assert_array_equal(batch.waveform[row, :n], read_audio(catalog[5 - row].audio))
+        assert not batch.waveform[row, n:].any()
+    assert batch.token_lengths.tolist() == [6, 5, 4, 3, 2, 1] and batch.tokens[5].tolist() == [97, -1, -1, -1, -1, -1]
+    assert batch.texts[5] == "a"
+
+
+def test_one_worker_loads_what_the_main_process_loads(catalog):
+    alone, helped = load(damaged(catalog), 0), load(damaged(catalog), 1)
+    assert len(alone) == len(helped) == 6
+    for one, other in zip(alone, helped, strict=True):
+        assert one.ids == other.ids and one.index == other.index
+        for name in ("waveform", "clean", "lengths", "tokens", "token_lengths"):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
+
+
+def test_damage_is_a_function_of_seed_batch_and_row(catalog):
+    first, again = damaged(catalog)[(4, 9)], damaged(catalog)[(4, 9)]
+    assert torch.equal(first.waveform, again.waveform) and first.index == 9
+    for other in (damaged(catalog)[(4, 10)], damaged(catalog, seed=1)[(4, 9)]):
+        assert first.waveform.shape != other.waveform.shape or not torch.equal(first.waveform, other.waveform)
+
+
+def test_clean_has_the_volume_but_not_the_noise(catalog):
+    item = SpeechDataset(catalog, [Volume(-20.0, -20.0, 1.0)], NoiseMixing(0.0, 0.0, 1.0, None))[(2, 0)]
+    np.testing.assert_allclose(item.clean, 0.1 * read_audio(catalog[2].audio), rtol=1e-5)
+    noise = item.waveform - item.clean
+    assert float(noise.pow(2).mean() / item.clean.pow(2).mean()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_noise_that_works_in_place_leaves_clean_alone(catalog):
+    def silence(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        waveform[:] = 0
+        return waveform
+
+    item = SpeechDataset(catalog, noise=silence)[(2, 0)]
+    assert not item.waveform.any() and item.clean.any()
+
+
+def test_an_unreadable_utterance_gives_its_place_with_one_warning(catalog):
+    for n in (1, 3):
+        Path(catalog[n].audio).write_bytes(b"")
+    dataset = SpeechDataset(catalog)
+    keys = [(row, 7) for row in range(6)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        batch = collate(dataset.__getitems__(keys))
+        dataset.__getitems__(keys)
+    assert len(caught) == 1 and "1.wav" in str(caught[0].message) and dataset.unreadable == 4
+    assert len(batch.ids) == 6 and not {"u1", "u3"} & set(batch.ids) and {"u0", "u2", "u4", "u5"} == set(batch.ids)
+
+
+def test_a_batch_of_nothing_readable_is_an_input_error(catalog):
+    Path(catalog[0].audio).unlink()
+    with pytest.warns(RuntimeWarning), pytest.raises(InputError, match="batch 5.*does not exist"):
+        SpeechDataset(catalog).__getitems__([(0, 5)])
+
+
+def test_labels_are_demanded_where_there_is_a_tokenizer(tmp_path):
+    write_audio(tmp_path / "a.wav", np.zeros(1600, np.float32))
+    catalog = write_catalog([Utterance("a", str(tmp_path / "a.wav"), 0.1)], tmp_path / "c")
+    assert SpeechDataset(catalog)[(0, 0)].tokens is None
+    with pytest.raises(InputError, match="'a' has no transcript"):
+        SpeechDataset(catalog, tokenizer=Letters())[(0, 0)]
+
+
+def test_bytes_and_offsets_are_served(tmp_path):
+    ramp = np.linspace(-0.9, 0.9, 16_000).astype(np.float32)
+    write_audio(tmp_path / "a.wav", ramp)
+    rows = [Utterance("part", (tmp_path / "a.wav").read_bytes(), 0.25, offset_seconds=0.5)]
+    item = SpeechDataset(write_catalog(rows, tmp_path / "c"))[(0, 0)]
+    np.testing.assert_allclose(item.waveform, ramp[8000:12000], atol=1e-4)
