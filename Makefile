@@ -52,7 +52,7 @@ test: setup  ## the tests
 check: setup  ## style, types, import directions
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/pyright
+	$(VENV)/bin/pyright --pythonpath $(PY)
 	$(VENV)/bin/lint-imports
 
 clean:  ## remove caches; runs and corpora stay

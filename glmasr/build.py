@@ -16,7 +16,9 @@ ALLOWED = ("glmasr.",)
 def locate(address: str) -> Any:
     """Import `package.module.name`; an InputError where it is not allowed or not there."""
     if not address.startswith(ALLOWED):
-        raise InputError(f"config target '{address}' is refused: only {', '.join(a + '*' for a in ALLOWED)} may be built")
+        raise InputError(
+            f"config target '{address}' is refused: only {', '.join(a + '*' for a in ALLOWED)} may be built"
+        )
     module_name, _, name = address.rpartition(".")
     try:
         module = importlib.import_module(module_name)

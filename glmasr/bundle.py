@@ -47,7 +47,9 @@ class Bundle:
     def recognizer(self) -> Recognizer:
         """The model, or an InputError where this bundle cannot transcribe yet."""
         if not isinstance(self.model, Recognizer):
-            raise InputError(f"{self.folder} is a pretrained encoder without labels: fine-tune it first (make finetune)")
+            raise InputError(
+                f"{self.folder} is a pretrained encoder without labels: fine-tune it first (make finetune)"
+            )
         return self.model
 
 
@@ -101,7 +103,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """A bundle's config, or an InputError that says what is wrong with the folder."""
     path = folder / CONFIG
     if not path.is_file():
-        raise InputError(f"{folder} is not a bundle: it has no {CONFIG} (make pretrain and make finetune write bundles)")
+        raise InputError(
+            f"{folder} is not a bundle: it has no {CONFIG} (make pretrain and make finetune write bundles)"
+        )
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -127,7 +131,9 @@ def open_bundle(folder: str | Path) -> Bundle:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"the weights in {folder} do not fit its {CONFIG}: {str(error).splitlines()[-1].strip()}") from error
+        raise InputError(
+            f"the weights in {folder} do not fit its {CONFIG}: {str(error).splitlines()[-1].strip()}"
+        ) from error
     return Bundle(folder, config, build(config["ear"]), model.eval(), tokenizer)
 
 

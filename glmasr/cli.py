@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
         "transcribe",
         help="audio files → text, subtitles or JSON",
         description="Transcribe audio files (WAV, FLAC, MP3, OGG at any rate) with a bundle.",
-        epilog="example: glmasr transcribe --bundle runs/demo/pretrained/bundle call.wav --format srt --output subtitles/",
+        epilog="example: glmasr transcribe --bundle runs/demo/pretrained/bundle call.wav --format srt",
     )
     transcribe.add_argument("files", nargs="+", metavar="FILE", help="audio files")
     transcribe.add_argument("--bundle", required=True, metavar="DIR", help="folder written by make finetune")

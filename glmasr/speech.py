@@ -1,6 +1,6 @@
 """The nouns every room shares: an utterance on disk, a batch in memory, a transcript on screen."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -52,11 +52,9 @@ class Batch:
 
     def to(self, device, non_blocking: bool = False) -> "Batch":
         """The same batch with every tensor on `device`."""
-        moved = {
-            name: value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
-            for name, value in vars(self).items()
-        }
-        return Batch(**moved)
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved = {name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()}
+        return replace(self, **moved)
 
     @property
     def seconds(self) -> float:

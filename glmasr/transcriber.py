@@ -8,9 +8,9 @@ import torch
 from glmasr.bundle import open_bundle
 from glmasr.decoding import attention, ctc
 from glmasr.decoding.hypothesis import Hypothesis
+from glmasr.frontend.logmel import HOP_SAMPLES
 from glmasr.model.recognizer import parameter_count
 from glmasr.model.subsampling import STRIDE
-from glmasr.frontend.logmel import HOP_SAMPLES
 from glmasr.speech import RATE_HZ, InputError, Segment, Transcript, Word
 
 FRAME_SECONDS = STRIDE * HOP_SAMPLES / RATE_HZ

@@ -10,11 +10,11 @@ from typing import Any
 # Spinning OpenMP threads cost 3-5x on a shared machine; must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import hydra  # noqa: E402
-from hydra import compose, initialize_config_dir  # noqa: E402
-from hydra.errors import HydraException  # noqa: E402
-from omegaconf import DictConfig, OmegaConf  # noqa: E402
-from omegaconf.errors import OmegaConfBaseException  # noqa: E402
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 CONF = str(Path(__file__).resolve().parent.parent / "conf")
 
@@ -88,5 +88,7 @@ def stop(verb: str, error: Exception) -> None:
         sys.exit(f"glmasr {verb}: {error}")
     if isinstance(error, OSError) and error.strerror:
         place = error.filename or "the disk"
-        sys.exit(f"glmasr {verb}: {place}: {error.strerror}; what was saved is intact, the same command goes on from there")
+        sys.exit(
+            f"glmasr {verb}: {place}: {error.strerror}; what was saved is intact, the same command goes on from there"
+        )
     raise error

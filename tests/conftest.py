@@ -1,8 +1,22 @@
-"""Fixtures every test may use: corpora of real speech, or a reason to do without."""
+"""Fixtures every test may use: corpora of real speech, or a reason to do without.
 
+Before anything imports them, the rooms that promise shapes are hooked, so that every annotated shape is checked.
+"""
+
+import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import jaxtyping
 import pytest
+import torch
+from torch import Tensor
+
+jaxtyping.install_import_hook(
+    ["glmasr.model", "glmasr.objective", "glmasr.frontend.logmel", "glmasr.frontend.pipeline"], "beartype.beartype"
+)
+torch.set_num_threads(min(2, torch.get_num_threads()))
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -27,3 +41,19 @@ def shared_corpora() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared corpora are not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def spoken(rhyme_root) -> list[Tensor]:
+    """One real utterance of each talker of the rhyme test, no two of the same length."""
+    from glmasr.frontend.audio import read_audio
+
+    clips = ("F1_b10_w1", "F3_b2_w4", "M3_b7_w3", "M4_b50_w6")
+    return [torch.from_numpy(read_audio(str(rhyme_root / "rhyme_test" / "audio" / f"{clip}.flac"))) for clip in clips]
+
+
+@pytest.fixture(scope="session")
+def spoken_batch(spoken) -> tuple[Tensor, Tensor]:
+    """`spoken` as a batch, (B, N) with zeros behind each length, and the lengths."""
+    lengths = torch.tensor([len(waveform) for waveform in spoken])
+    return torch.nn.utils.rnn.pad_sequence(spoken, batch_first=True), lengths

@@ -8,7 +8,7 @@ from glmasr.build import build
 from glmasr.data.catalog import prepare_catalog
 from glmasr.data.corpora import Manifest
 from glmasr.evaluation.baselines import Whisper
-from glmasr.evaluation.benchmark import TestSet, benchmark
+from glmasr.evaluation.benchmark import Outcome, TestSet, benchmark
 from glmasr.evaluation.report import write_report
 from glmasr.speech import InputError, System
 from glmasr.transcriber import Transcriber
@@ -57,5 +57,18 @@ def run_benchmark(config: Config) -> None:
     systems = build_systems(config)
     outcome = benchmark(systems, test_sets, folder, seed=config["seed"])
     path = write_report(folder, outcome, title=config["name"])
-    print((folder / "report.md").read_text(encoding="utf-8").split("\n## ")[0], file=sys.stderr)
+    for line in summary(outcome):
+        print(line)
     print(f"glmasr: wrote {path}", file=sys.stderr)
+
+
+def summary(outcome: Outcome) -> list[str]:
+    """The report in a few lines for the terminal."""
+    lines = [
+        f"{r.test_set} {r.metric.upper()} {r.system}: {r.value:.1%} ({r.low:.1%}-{r.high:.1%}), RTF {r.rtf:.3f}"
+        for r in outcome.results
+    ]
+    return lines + [
+        f"{c.test_set} {c.metric.upper()} {c.a} - {c.b}: {c.delta:+.1%}, p = {c.p_value:.4f}"
+        for c in outcome.comparisons
+    ]

@@ -20,9 +20,14 @@ class LogMel(nn.Module):
     Windows are never centered past an edge, so a waveform has the same features alone and in a padded batch.
     """
 
+    banks: Tensor
+    window: Tensor
+
     def __init__(self, bins: int = 80):
         super().__init__()
-        banks = melscale_fbanks(FFT_SAMPLES // 2 + 1, 0.0, RATE_HZ / 2, bins, RATE_HZ, norm="slaney", mel_scale="slaney")
+        banks = melscale_fbanks(
+            FFT_SAMPLES // 2 + 1, 0.0, RATE_HZ / 2, bins, RATE_HZ, norm="slaney", mel_scale="slaney"
+        )
         self.bins = bins
         self.register_buffer("banks", banks, persistent=False)
         self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)

@@ -30,7 +30,7 @@ class GumbelQuantizer(nn.Module):
         self.temperature = 2.0
         self.logits = nn.Linear(width_in, codebooks * codes)
         self.codevectors = nn.Parameter(torch.empty(codebooks, codes, width // codebooks).uniform_())
-        # The published N(0, 1) makes near-certain choices of a few codes on log-mel frames, and collapses (docs/LOG.md).
+        # The published N(0, 1) is near certain of a few codes on log-mel frames, and collapses (docs/LOG.md).
         nn.init.normal_(self.logits.weight, std=width_in**-0.5)
         nn.init.zeros_(self.logits.bias)
 

@@ -37,9 +37,7 @@ class Recognition(nn.Module):
         return Loss(total, {"ctc": ctc.detach(), "attention": attention.detach()})
 
 
-def shifted(
-    tokens: Int[Tensor, "B U"], lengths: Int[Tensor, " B"]
-) -> tuple[Int[Tensor, "B U1"], Int[Tensor, "B U1"]]:
+def shifted(tokens: Int[Tensor, "B U"], lengths: Int[Tensor, " B"]) -> tuple[Int[Tensor, "B U1"], Int[Tensor, "B U1"]]:
     """Decoder input (boundary, then the tokens) and what it must say next (the tokens, then the boundary)."""
     start = tokens.new_full((len(tokens), 1), BOUNDARY)
     real = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]

@@ -1,5 +1,6 @@
 """Several objectives in, one out: the sum of their losses by weight."""
 
+import torch
 from torch import nn
 
 from glmasr.objective.contract import Loss, View
@@ -17,6 +18,6 @@ class Weighted(nn.Module):
 
     def forward(self, view: View) -> Loss:
         losses = {name: objective(view) for name, objective in self.objectives.items()}
-        total = sum(self.weights[name] * loss.total for name, loss in losses.items())
+        total = torch.stack([self.weights[name] * loss.total for name, loss in losses.items()]).sum()
         parts = {f"{name}/{part}": value for name, loss in losses.items() for part, value in loss.parts.items()}
         return Loss(total, parts)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import signal
 import sys
@@ -37,13 +38,15 @@ class Checkpoints(lightning.Callback):
     def __init__(self, folder: Path, every_steps: int, keep: int):
         self.folder, self.every_steps, self.keep = folder, every_steps, keep
         self.stop_signal: int | None = None
+        self.stopping = False
         self.saved = -1
 
     def found(self) -> list[Path]:
         """Checkpoints there are, the newest first."""
         return sorted(self.folder.glob("step_*.ckpt"), reverse=True)
 
-    def on_fit_start(self, trainer, module) -> None:
+    def on_train_start(self, trainer, module) -> None:
+        # Later than Lightning's own handler of SIGTERM, which would end the run without saving; it restores them all.
         self.folder.mkdir(parents=True, exist_ok=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.note_signal)
@@ -53,13 +56,30 @@ class Checkpoints(lightning.Callback):
             raise KeyboardInterrupt  # asked twice: the user will not wait for the step
         self.stop_signal = number
 
+    def on_train_batch_start(self, trainer, module, batch, batch_index) -> None:
+        # Not at the end of the step: its metrics are logged, and it is validated, only after the callbacks.
+        if self.stopping and self.saved == trainer.global_step:
+            raise Interrupted(f"stopped after step {self.saved}, which is saved; the same command goes on from there")
+
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
+        done = trainer.fit_loop.total_batch_idx + 1
+        if done % trainer.accumulate_grad_batches:
+            return  # half an optimizer step cannot be resumed
+        # Saving takes every rank, so one that was told to stop tells the others.
+        self.stopping = trainer.strategy.reduce_boolean_decision(self.stop_signal is not None, all=False)
+        if not (trainer.enable_validation and done % (trainer.val_check_batch or math.inf) == 0):
+            self.save_if_due(trainer)
+
+    def on_validation_end(self, trainer, module) -> None:
+        """A step that is validated is saved afterwards, or a resumed run would miss the validation."""
+        if (trainer.fit_loop.total_batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self.save_if_due(trainer)
+
+    def save_if_due(self, trainer) -> None:
         step = trainer.global_step
-        due = step % self.every_steps == 0 or step == trainer.max_steps
-        if (due or self.stop_signal is not None) and step != self.saved:
+        due = step % self.every_steps == 0 or step == trainer.max_steps or self.stopping
+        if due and step != self.saved:
             self.save(trainer, step)
-        if self.stop_signal is not None:
-            raise Interrupted(f"stopped after step {step}, which is saved; the same command goes on from there")
 
     def save(self, trainer, step: int) -> None:
         target = self.folder / f"step_{step:09d}.ckpt"
@@ -157,7 +177,13 @@ class MetricsFile(Logger):
         self.columns: list[str] = []
         self.opened = False
 
-    name, version = "metrics", ""
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
 
     def log_hyperparams(self, *args, **kwargs) -> None:
         """config.yaml in the run folder says it all."""

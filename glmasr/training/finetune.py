@@ -83,7 +83,7 @@ class Finetuning(lightning.LightningModule):
         for metric, (errors, words) in self.errors.items():
             sums = torch.tensor([errors, words], dtype=torch.float64, device=self.device)
             if self.trainer.world_size > 1:
-                sums = self.all_gather(sums).sum(0)
+                sums = torch.as_tensor(self.all_gather(sums)).sum(0)
             self.log(f"dev/{metric}", (sums[0] / sums[1].clamp(min=1)).float(), rank_zero_only=True)
 
     def configure_optimizers(self):

@@ -56,7 +56,7 @@ def adamw(
             if chosen:
                 extra = {"params": chosen, "lr": learning_rate * rate, "weight_decay": decay}
                 split.append(extra | {"frozen_steps": group.get("frozen_steps", 0)})
-    return torch.optim.AdamW(split, lr=learning_rate, betas=tuple(betas), fused=True)
+    return torch.optim.AdamW(split, lr=learning_rate, betas=(betas[0], betas[1]), fused=True)
 
 
 def scheduled(optimizer: torch.optim.Optimizer, schedule: Schedule) -> torch.optim.lr_scheduler.LambdaLR:

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from glmasr.build import build, check_names
 from glmasr.bundle import build_recognizer, encoder_weights, open_bundle, read_config, save_bundle
 from glmasr.data.catalog import Catalog, prepare_catalog
 from glmasr.frontend.logmel import HOP_SAMPLES
-from glmasr.model.recognizer import parameter_count
+from glmasr.model.recognizer import Recognizer, parameter_count
 from glmasr.model.subsampling import STRIDE
 from glmasr.speech import RATE_HZ, InputError
 from glmasr.text.tokenizer import Tokenizer
@@ -77,7 +78,9 @@ class Run:
             staged.write_text(yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True), encoding="utf-8")
             staged.replace(kept)
         except OSError as error:
-            raise InputError(f"cannot write to {self.folder} ({error.strerror}): choose a folder with run_dir=…") from error
+            raise InputError(
+                f"cannot write to {self.folder} ({error.strerror}): choose a folder with run_dir=…"
+            ) from error
         return True
 
     def finish(self, **facts) -> None:
@@ -118,7 +121,10 @@ def build_logger(config: Config, folder: Path) -> list:
     """metrics.csv and TensorBoard always; Weights & Biases by choice, offline where no account is set up."""
     from pytorch_lightning.loggers import TensorBoardLogger
 
-    loggers: list = [MetricsFile(folder / "metrics.csv"), TensorBoardLogger(str(folder), name="", version="tensorboard")]
+    loggers: list = [
+        MetricsFile(folder / "metrics.csv"),
+        TensorBoardLogger(str(folder), name="", version="tensorboard"),
+    ]
     if config["logger"]["wandb"]:
         from pytorch_lightning.loggers import WandbLogger
 
@@ -232,7 +238,7 @@ def finetune(config: Config) -> None:
     source = Path(config["bundle"]) if config["bundle"] else None
     if source is not None and not source.is_dir():
         raise InputError(
-            f"there is no bundle at {source}: run `make pretrain` first, or pass bundle=DIR, or bundle=null for from-scratch"
+            f"there is no bundle at {source}: run `make pretrain` first, pass bundle=DIR, or bundle=null for scratch"
         )
     # A pretrained bundle brings the shape it was trained with; the decoder's is in it too.
     kept = read_config(source) if source else {"model": config["model"], "ear": config["frontend"]}
@@ -295,7 +301,7 @@ def finetune(config: Config) -> None:
     say(f"wrote {run.folder / 'bundle'} ({config['snapshots']['metric']} {ranking[0][0]:.4f} at step {ranking[0][1]})")
 
 
-def start_from(recognizer: torch.nn.Module, source: Path, reinitialized_blocks: int) -> None:
+def start_from(recognizer: Recognizer, source: Path, reinitialized_blocks: int) -> None:
     """Copy a bundle's encoder, except for its top `reinitialized_blocks`, which keep their fresh weights."""
     weights = encoder_weights(open_bundle(source))
     blocks = len(recognizer.encoder.blocks)
@@ -310,10 +316,12 @@ def feasible(train: Catalog, tokenizer: Tokenizer) -> Catalog:
     needed = []
     for text in train.texts():
         tokens = tokenizer.encode(text)
-        needed.append(len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:], strict=False)))
+        needed.append(len(tokens) + sum(a == b for a, b in pairwise(tokens)))
     fits = np.array(needed) < frames
     if not fits.any():
-        raise InputError("every transcript is longer than its audio can hold: check that texts and audio belong together")
+        raise InputError(
+            "every transcript is longer than its audio can hold: check that texts and audio belong together"
+        )
     if not fits.all():
         say(f"left out {int((~fits).sum())} of {len(train)} utterances whose transcripts do not fit their audio")
         train = train.rows(np.flatnonzero(fits))

@@ -24,7 +24,7 @@ def test_the_factor_is_drawn_and_repeats_with_its_seed():
     waveform = np.random.default_rng(0).standard_normal(RATE_HZ).astype(np.float32)
     change = Speed(0.9, 1.1, 1.0)
     lengths = [len(change(waveform, np.random.default_rng(seed))) for seed in range(30)]
-    assert len(set(lengths)) > 20 and RATE_HZ / 1.11 < min(lengths) and max(lengths) < RATE_HZ / 0.89
+    assert len(set(lengths)) > 20 and min(lengths) > RATE_HZ / 1.11 and max(lengths) < RATE_HZ / 0.89
     np.testing.assert_array_equal(
         change(waveform, np.random.default_rng(7)), change(waveform, np.random.default_rng(7))
     )

@@ -105,7 +105,7 @@ def test_an_unreadable_utterance_gives_its_place_with_one_warning(catalog):
 
 def test_a_batch_of_nothing_readable_is_an_input_error(catalog):
     Path(catalog[0].audio).unlink()
-    with pytest.warns(RuntimeWarning), pytest.raises(InputError, match="batch 5.*does not exist"):
+    with pytest.warns(RuntimeWarning), pytest.raises(InputError, match=r"batch 5.*does not exist"):
         SpeechDataset(catalog).__getitems__([(0, 5)])
 
 

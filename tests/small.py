@@ -1,0 +1,52 @@
+"""What tests train: a dozen real recordings, and models that need seconds."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from glmasr.data.rhyme_test import clip_names, read_words
+
+REPOSITORY = Path(__file__).parents[1]
+CONF = REPOSITORY / "conf"
+
+SPOKEN = {
+    "train": [f"{talker}_b{row}_w1" for talker in ("F1", "M3") for row in (1, 2, 3, 4)],
+    "dev": ["F1_b5_w1", "M3_b5_w1"],
+    "test": ["M4_b1_w1", "M4_b6_w2"],
+}
+"""Clips of the rhyme test by split: 26 s in all."""
+
+ENCODER = ["model.encoder.width=32", "model.encoder.blocks=2", "model.encoder.heads=2", "model.encoder.stem_channels=8"]
+DECODER = ["model.decoder.context_width=32", "model.decoder.width=32", "model.decoder.heads=2"]
+OPTIONS = {"pretrain": ENCODER, "finetune": [*ENCODER, *DECODER]}
+
+
+def composed(verb: str, *overrides: str) -> dict[str, Any]:
+    """conf/<verb>.yaml with overrides, as scripts hand it on."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return OmegaConf.to_container(compose(verb, list(overrides)), resolve=True)
+
+
+def small(verb: str, corpus: Path, home: Path, *overrides: str) -> list[str]:
+    """Overrides with which a stage runs in seconds: the small corpus, a small model, a few steps, all under `home`."""
+    there = [f"data.path={corpus}", "data.language=en", f"catalogs={home}/catalogs", f"run_dir={home}/runs/${{name}}"]
+    pace = ["batches.batch_seconds=8", "batches.buckets=2", "trainer.log_every_n_steps=1"]
+    return ["data=folder", *there, *OPTIONS[verb], *pace, *overrides]
+
+
+@pytest.fixture(scope="session")
+def corpus(rhyme_root, tmp_path_factory) -> Path:
+    """SPOKEN as a user would have it: split/talker/clip.flac with clip.txt beside it."""
+    folder, clips, words = tmp_path_factory.mktemp("corpus"), clip_names(), read_words()
+    for split, names in SPOKEN.items():
+        for name in names:
+            talker, row, column = clips[name]
+            home = folder / split / talker
+            home.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(rhyme_root / "rhyme_test" / "audio" / f"{name}.flac", home / f"{name}.flac")
+            (home / f"{name}.txt").write_text(f"please select the word {words[row - 1][column - 1]}\n")
+    return folder
