@@ -64,7 +64,7 @@ def explain(verb: str, overrides: list[str], error: Exception) -> str:
             near = difflib.get_close_matches(key, names, 1)
             hint = f"did you mean {near[0]}=…?" if near else f"`python scripts/{verb}.py --help` lists what there is"
             return f"the override '{override}' names nothing in conf/{verb}.yaml; {hint}"
-    return " ".join(str(error).split())
+    return " ".join(str(error).split("Config search path")[0].split())
 
 
 def leaves(node: Any, path: str = "") -> list[str]:

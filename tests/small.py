@@ -34,7 +34,7 @@ def composed(verb: str, *overrides: str) -> dict[str, Any]:
 def small(verb: str, corpus: Path, home: Path, *overrides: str) -> list[str]:
     """Overrides with which a stage runs in seconds: the small corpus, a small model, a few steps, all under `home`."""
     there = [f"data.path={corpus}", "data.language=en", f"catalogs={home}/catalogs", f"run_dir={home}/runs/${{name}}"]
-    pace = ["batches.batch_seconds=8", "batches.buckets=2", "trainer.log_every_n_steps=1"]
+    pace = ["batches.batch_seconds=8.0", "batches.buckets=2", "trainer.log_every_n_steps=1"]
     return ["data=folder", *there, *OPTIONS[verb], *pace, *overrides]
 
 

@@ -1,0 +1,142 @@
+"""The laws of the encoder: padding never leaks, chunks hide the future, masks hide the input, seeds repeat."""
+
+import pytest
+import torch
+
+from glmasr.frontend.pipeline import Ear
+from glmasr.model.encoder import Encoder
+
+VIEWS = {
+    "whole": {},
+    "chunks": {"chunk_frames": 4},
+    "two chunks": {"chunk_frames": 4, "left_chunks": 1},
+    "own chunk": {"chunk_frames": 3, "left_chunks": 0},
+}
+
+
+def tiny(**options) -> Encoder:
+    torch.manual_seed(0)
+    return Encoder(**{"width": 32, "blocks": 2, "heads": 2, "stem_channels": 4, "kernel": 5, "dropout": 0.0, **options})
+
+
+@pytest.fixture(scope="module")
+def heard(spoken_batch) -> tuple[torch.Tensor, torch.Tensor]:
+    return Ear()(*spoken_batch)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("causal", [False, True])
+def test_padding_never_leaks(heard, view, causal):
+    features, lengths = heard
+    encoder = tiny(causal=causal)
+    context, counts = encoder(features, lengths, **VIEWS[view])
+    assert context.isfinite().all() and len(set(counts.tolist())) > 1
+    for row, (length, count) in enumerate(zip(lengths.tolist(), counts.tolist(), strict=True)):
+        alone, _ = encoder(features[row : row + 1, :length], lengths[row : row + 1], **VIEWS[view])
+        assert alone.shape[1] == count
+        torch.testing.assert_close(context[row, :count], alone[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_gradients_are_finite_under_padding(heard, view):
+    encoder = tiny()
+    context, counts = encoder(*heard, mask=torch.rand(4, -(-heard[0].shape[1] // 4)) < 0.5, **VIEWS[view])
+    sum(row[:count].square().sum() for row, count in zip(context, counts, strict=True)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in encoder.parameters())
+
+
+def test_under_chunks_the_future_changes_nothing_and_the_chunk_does():
+    encoder, lengths = tiny(causal=True), torch.tensor([20])
+    frames = torch.randn(1, 20, 32)
+    changed = frames.clone()
+    changed[:, 8:] += torch.randn(1, 12, 32)
+    before, after = (encoder.contextualize(x, lengths, chunk_frames=4) for x in (frames, changed))
+    assert torch.equal(before[:, :8], after[:, :8]) and not torch.isclose(before[:, 8:], after[:, 8:]).all(-1).any()
+    late = frames.clone()
+    late[:, 7] += 1.0  # the last of its chunk, seen by the first
+    assert not torch.allclose(encoder.contextualize(late, lengths, chunk_frames=4)[:, 4], before[:, 4])
+
+
+def test_the_beginning_alone_is_the_beginning_of_the_whole():
+    encoder, frames = tiny(causal=True), torch.randn(1, 20, 32)
+    for view in ({"chunk_frames": 4}, {"chunk_frames": 4, "left_chunks": 1}):
+        whole = encoder.contextualize(frames, torch.tensor([20]), **view)
+        for end in (4, 8, 16):
+            part = encoder.contextualize(frames[:, :end], torch.tensor([end]), **view)
+            torch.testing.assert_close(part, whole[:, :end], rtol=0, atol=1e-5)
+
+
+def test_left_chunks_forget_the_past():
+    encoder, lengths, frames = tiny(causal=True, blocks=1, kernel=1), torch.tensor([20]), torch.randn(1, 20, 32)
+    changed = frames.clone()
+    changed[:, :4] += 1.0
+    view = {"chunk_frames": 4, "left_chunks": 1}
+    before, after = (encoder.contextualize(x, lengths, **view) for x in (frames, changed))
+    assert torch.equal(before[:, 8:], after[:, 8:]) and not torch.allclose(before[:, 4:8], after[:, 4:8])
+
+
+def test_what_lies_wholly_under_the_mask_is_hidden():
+    encoder, lengths, features = tiny(), torch.tensor([80]), torch.randn(1, 80, 80)
+    mask = torch.zeros(1, 20, dtype=torch.bool)
+    mask[:, 5:10] = True
+    # Frame t sees features 4t-3 … 4t+3, so frames 4 and 10 see up to 19 and from 37 on.
+    for first, last, hidden in ((20, 36, True), (19, 36, False), (20, 37, False)):
+        changed = features.clone()
+        changed[:, first : last + 1] += 1.0
+        before, after = (encoder(x, lengths, mask=mask)[0] for x in (features, changed))
+        assert torch.equal(before, after) == hidden
+        assert not torch.allclose(encoder(features, lengths)[0], encoder(changed, lengths)[0])
+
+
+def test_hidden_frames_are_told_apart_by_their_place_and_change_the_others():
+    encoder, lengths, frames = tiny(), torch.tensor([20]), torch.randn(1, 20, 32)
+    mask = torch.zeros(1, 20, dtype=torch.bool)
+    mask[:, 5:10] = True
+    context, plain = encoder.contextualize(frames, lengths, mask), encoder.contextualize(frames, lengths)
+    assert torch.pdist(context[0, 5:10]).min() > 1e-3 and not torch.isclose(context, plain).all(-1).any()
+    assert torch.equal(encoder.contextualize(frames, lengths, torch.zeros_like(mask)), plain)
+
+
+def test_same_seed_same_output_bit_for_bit(heard):
+    first, second, other = tiny(dropout=0.3), tiny(dropout=0.3), tiny(dropout=0.3)
+    outputs = []
+    for encoder, seed in ((first, 7), (second, 7), (other, 8)):
+        torch.manual_seed(seed)
+        outputs.append(encoder(*heard)[0])
+    assert torch.equal(outputs[0], outputs[1]) and not torch.equal(outputs[0], outputs[2])
+    assert torch.equal(first.eval()(*heard)[0], other.eval()(*heard)[0])
+
+
+def test_checkpointing_changes_memory_and_nothing_else(heard):
+    gradients = []
+    for checkpointing in (False, True):
+        encoder = tiny(dropout=0.2, checkpointing=checkpointing)
+        torch.manual_seed(3)
+        saved = 0
+
+        def count(tensor):
+            nonlocal saved
+            saved += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = encoder(*heard)[0].square().mean()
+        loss.backward()
+        gradients.append(({name: p.grad for name, p in encoder.named_parameters()}, saved))
+    (plain, held), (again, held_again) = gradients
+    assert held_again < 0.6 * held
+    for name, gradient in plain.items():
+        if gradient is not None:
+            torch.testing.assert_close(again[name], gradient, rtol=1e-5, atol=1e-8)
+
+
+def test_every_size_of_input_gives_a_context():
+    encoder = tiny()
+    for size in (1, 2, 5, 9):
+        context, lengths = encoder(torch.randn(1, size, 80), torch.tensor([size]), chunk_frames=2)
+        assert context.shape == (1, -(-size // 4), 32) and lengths.tolist() == [-(-size // 4)]
+
+
+def test_a_wrong_shape_is_told_by_its_axis():
+    with pytest.raises(Exception, match="features"):
+        tiny()(torch.randn(1, 80), torch.tensor([80]))

@@ -1,0 +1,62 @@
+"""Batches are where the step says they are, on every rank, from any start."""
+
+from itertools import islice
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from glmasr.augment.noise import NoiseMixing
+from glmasr.speech import RATE_HZ
+from glmasr.text.tokenizer import learn_characters
+from glmasr.training.datamodule import SpeechBatches
+
+
+@pytest.fixture
+def loaded(catalog):
+    """(first `count` training batches, all dev batches) as a rank sees them after `step` optimizer steps."""
+
+    def load(step=0, rank=0, world=1, accumulate=1, count=4, tokenizer=None, noise=None):
+        train, dev = catalog.subset(split="train"), catalog.subset(split="dev")
+        batches = SpeechBatches(train, dev, 6.0, 2, 0, 7, noise=noise, tokenizer=tokenizer)
+        batches.trainer = SimpleNamespace(
+            global_step=step, global_rank=rank, world_size=world, accumulate_grad_batches=accumulate
+        )
+        return list(islice(batches.train_dataloader(), count)), list(batches.val_dataloader())
+
+    return load
+
+
+def facts(batches) -> list:
+    return [(batch.index, batch.ids, batch.waveform.sum().item()) for batch in batches]
+
+
+def test_a_resumed_loader_goes_on_where_it_was(loaded):
+    noise = NoiseMixing(0.0, 10.0, 1.0, None)
+    whole = facts(loaded(count=12, noise=noise)[0])
+    assert facts(loaded(step=5, count=7, noise=noise)[0]) == whole[5:]
+    assert facts(loaded(step=2, accumulate=3, count=6, noise=noise)[0]) == whole[6:]
+    assert len({ids for _, ids, _ in whole}) > 4
+
+
+def test_ranks_share_the_batches_of_one_process(loaded):
+    whole, dev = (facts(part) for part in loaded(count=12))
+    shares = [[facts(part) for part in loaded(step=1, rank=rank, world=2, count=4)] for rank in (0, 1)]
+    assert sorted(shares[0][0] + shares[1][0]) == whole[2:10]
+    assert sorted(shares[0][1] + shares[1][1]) == dev
+
+
+def test_training_batches_fit_the_budget_and_dev_comes_once(loaded, catalog):
+    train, dev = loaded(count=8, tokenizer=learn_characters(catalog.texts()))
+    assert all(batch.waveform.numel() / RATE_HZ <= 6.0 + 0.01 for batch in train)
+    assert sorted(name for batch in dev for name in batch.ids) == ["dev/F1/F1_b5_w1", "dev/M3/M3_b5_w1"]
+    for batch in train:
+        assert batch.tokens is not None and (batch.tokens >= 0).sum(1).tolist() == batch.token_lengths.tolist()
+        assert all(text.startswith("please select the word") for text in batch.texts)
+
+
+def test_a_batch_moves_with_everything_in_it(loaded):
+    batch = loaded(count=1, noise=NoiseMixing(0.0, 0.0, 1.0, None))[0][0]
+    moved = SpeechBatches.transfer_batch_to_device(None, batch, torch.device("meta"), 0)
+    assert moved.waveform.is_meta and moved.lengths.is_meta and moved.clean.is_meta
+    assert moved.ids == batch.ids and moved.tokens is None

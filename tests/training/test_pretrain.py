@@ -1,0 +1,91 @@
+"""Pretraining on real speech: every objective learns, reaches its parameters, and repeats itself bit for bit."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from glmasr.build import build
+from glmasr.data.dataset import SpeechDataset, collate
+from glmasr.speech import Batch
+from glmasr.training.pretrain import Pretraining, step_rng
+from tests.small import CONF, ENCODER, composed
+
+OBJECTIVES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
+ALONE = [f"objective.weights.{part}=0.0" for part in ("contrastive", "reconstruction")]
+CASES = [[f"objective={name}"] for name in OBJECTIVES] + [["objective=contrastive_reconstruction", off] for off in ALONE]
+
+
+@pytest.fixture(scope="module")
+def batch(catalog) -> Batch:
+    """Eight real utterances of two talkers, noisy."""
+    noise = build(composed("pretrain")["augment"]["noise"])
+    dataset = SpeechDataset(catalog.subset(split="train"), noise=noise, seed=3)
+    return collate([dataset[row, 0] for row in range(len(dataset))])
+
+
+def pretraining(*overrides: str, seed: int = 0) -> Pretraining:
+    torch.manual_seed(seed)
+    config = composed("pretrain", *ENCODER, "optimizer.learning_rate=0.003", "trainer.max_steps=40", *overrides)
+    parts = {name: build(config[key]) for name, key in {"ear": "frontend", "objective": "objective"}.items()}
+    encoder, schedule = build(config["model"]["encoder"]), build(config["schedule"])
+    return Pretraining(
+        **parts, encoder=encoder, optimizer=build(config["optimizer"]), schedule=schedule, seed=seed, **config["masking"]
+    )
+
+
+def steps(module: Pretraining, batch: Batch) -> Iterator[float]:
+    """Losses of one batch, trained on again and again."""
+    configured = module.configure_optimizers()
+    optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    while True:
+        loss = module.loss(batch).total
+        optimizer.zero_grad()
+        loss.backward()
+        yield loss.item()
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("overrides", CASES, ids=" ".join)
+def test_an_objective_falls_and_reaches_every_parameter(batch, overrides):
+    module = pretraining(*overrides)
+    losses = steps(module, batch)
+    first = next(losses)
+    unreached = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not unreached
+    assert all(torch.isfinite(p.grad).all() for p in module.parameters())
+    last = [next(losses) for _ in range(30)][-1]
+    assert last < 0.93 * first
+
+
+def test_the_same_seed_gives_the_same_losses_bit_for_bit(batch):
+    first, again, other = (
+        [loss for loss, _ in zip(steps(pretraining(seed=seed), batch), range(4), strict=False)] for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_the_view_hides_from_the_encoder_what_the_objective_knows(batch):
+    module = pretraining().eval()
+    view = module.look(batch, 5)
+    share = view.mask.sum() / view.lengths.sum()
+    assert share == pytest.approx(composed("pretrain")["masking"]["mask_share"], abs=0.05)
+    assert not (view.mask & view.padding).any() and view.step == 5
+    clean, _ = module.encoder.subsample(*module.ear(batch.clean, batch.lengths))
+    assert torch.equal(view.frames, clean)
+    # What is under the mask cannot be told from the context: all the masked input frames may change.
+    heard, lengths = module.encoder.subsample(*module.ear(batch.waveform, batch.lengths))
+    changed = torch.where(view.mask[..., None], torch.randn_like(heard), heard)
+    assert torch.equal(view.context, module.encoder.contextualize(changed, lengths, view.mask))
+
+
+def test_the_randomness_of_a_step_is_its_seed_and_number():
+    def drawn(seed, index):
+        return (*step_rng(seed, index).random(2).tolist(), *torch.rand(2).tolist())
+
+    assert drawn(1, 2) == drawn(1, 2)
+    assert len({drawn(seed, index) for seed in range(3) for index in range(3)}) == 9
+    assert isinstance(step_rng(0, 0), np.random.Generator)

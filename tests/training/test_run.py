@@ -1,0 +1,122 @@
+"""A run is begun once, resumed from what can be read, finished once, and never mixed with another's settings."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from glmasr.bundle import open_bundle
+from glmasr.data.catalog import write_catalog
+from glmasr.speech import InputError, Utterance
+from glmasr.text.tokenizer import learn_characters
+from glmasr.training import run as stages
+from glmasr.training.run import Run, build_trainer, differences, feasible, pretrain, readable
+from tests.small import composed, small
+
+
+def test_differences_name_every_leaf():
+    old = {"a": {"b": 1, "c": [1, 2]}, "gone": 1, "same": {"x": None}}
+    new = {"a": {"b": 2, "c": [1, 3]}, "came": True, "same": {"x": None}}
+    assert differences(old, new) == ["a.b: 1 → 2", "a.c: [1, 2] → [1, 3]", "came: None → True", "gone: 1 → None"]
+    assert differences(old, old) == []
+    assert differences({"m": None}, {"m": {"x": 1}}) == ["m: None → {'x': 1}"]
+
+
+def test_an_utterance_that_cannot_hold_its_text_is_left_out(tmp_path, capsys):
+    # 0.4 s are ten encoder frames: "abcdefghi" fits, ten characters do not, and a double one needs a blank between.
+    texts = ["abcdefghi", "abcdefghij", "aabbccdd"]
+    rows = [Utterance(text, f"{text}.wav", 0.4, text=text) for text in texts]
+    catalog, tokenizer = write_catalog(rows, tmp_path / "c"), learn_characters(texts)
+    assert feasible(catalog, tokenizer).texts() == ["abcdefghi"]
+    assert "left out 2 of 3 utterances" in capsys.readouterr().err
+    with pytest.raises(InputError, match="longer than its audio"):
+        feasible(write_catalog(rows[1:], tmp_path / "d"), tokenizer)
+
+
+@pytest.fixture
+def config(tmp_path) -> dict:
+    return {"run_dir": str(tmp_path / "run"), "overwrite": False, "seed": 0, "trainer": {"max_steps": 5}}
+
+
+def test_a_run_goes_on_only_with_the_settings_it_was_begun_with(config):
+    run = Run(config)
+    assert run.begin() and yaml.safe_load((run.folder / "config.yaml").read_text()) == config
+    assert Run(config | {"seed": 1}).begin()  # nothing was done yet
+    (run.folder / "checkpoints").mkdir()
+    (run.folder / "checkpoints" / "step_000000001.ckpt").touch()
+    with pytest.raises(InputError, match=r"was begun with other settings \(seed: 1 → 2\): choose another name"):
+        Run(config | {"seed": 2}).begin()
+    assert Run(config | {"seed": 1, "trainer": {"max_steps": 9}}).begin()  # longer is fine
+    assert Run(config | {"seed": 2, "overwrite": True}).begin()
+    assert not (run.folder / "checkpoints").exists()
+
+
+def test_a_finished_run_is_not_done_again(config, capsys):
+    run = Run(config)
+    assert run.begin()
+    run.finish(step=5)
+    facts = json.loads(run.finished_file.read_text())
+    assert facts["step"] == 5 and facts["commit"] and facts["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert not Run(config).begin() and "nothing to do (overwrite=true" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"was finished with other settings \(trainer.max_steps: 5 → 9\)"):
+        Run(config | {"trainer": {"max_steps": 9}}).begin()
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
+    paths = [tmp_path / f"step_{step:09d}.ckpt" for step in (3, 2, 1)]
+    for path in paths:
+        torch.save({"weights": torch.arange(1000)}, path)
+    assert readable(paths) == paths[0] and not capsys.readouterr().err
+    paths[0].write_bytes(paths[0].read_bytes()[:-200])
+    paths[1].write_bytes(b"")
+    assert readable(paths) == paths[2]
+    said = capsys.readouterr().err
+    assert said.count("cannot be read") == 2 and str(paths[0]) in said and str(paths[1]) in said
+    assert readable(paths[:2]) is None and readable([]) is None
+
+
+def test_a_trainer_setting_that_does_not_exist_is_named(tmp_path):
+    config = composed("pretrain", "+trainer.max_stepz=3") | {"run_dir": str(tmp_path)}
+    with pytest.raises(InputError, match=r"no parameter 'max_stepz'; did you mean 'max_steps'\?"):
+        build_trainer(config, tmp_path, [])
+
+
+def test_pretraining_leaves_a_run_folder_and_is_done_once(corpus, tmp_path, monkeypatch):
+    steps = ["trainer.max_steps=2", "trainer.val_check_interval=1", "checkpoints.every_steps=1", "name=p"]
+    config = composed("pretrain", *small("pretrain", corpus, tmp_path, *steps))
+    pretrain(config)
+    folder = tmp_path / "runs" / "p"
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"bundle", "checkpoints", "config.yaml", "finished.json", "metrics.csv", "tensorboard"}
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_000000002.ckpt"]
+    bundle = open_bundle(folder / "bundle")
+    assert bundle.tokenizer is None and bundle.config["training"]["step"] == 2
+    written = bundle.digest(), (folder / "bundle" / "weights.safetensors").stat().st_mtime_ns
+    monkeypatch.setattr(stages, "fit", lambda *_: pytest.fail("trained again"))
+    pretrain(config)
+    assert written == (open_bundle(folder / "bundle").digest(), (folder / "bundle" / "weights.safetensors").stat().st_mtime_ns)
+    with pytest.raises(InputError, match="there is no bundle at .*nowhere: run `make pretrain` first"):
+        stages.finetune(composed("finetune", *small("finetune", corpus, tmp_path, f"bundle={tmp_path}/nowhere")))
+
+
+def test_fine_tuning_starts_from_all_of_a_bundle_but_its_fresh_top(corpus, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(stages, "fit", lambda run, module, *_: kept.append(module.recognizer.state_dict()) or {})
+    monkeypatch.setattr(stages, "save_bundle", lambda *_, **__: None)
+    monkeypatch.setattr(stages.Snapshots, "ranking", lambda self: [(0.5, 1)])
+    monkeypatch.setattr(stages.Snapshots, "best", dict)
+    monkeypatch.setattr(stages.Snapshots, "averaged", dict)
+    weights = stages.build(composed("pretrain", *small("pretrain", corpus, tmp_path))["model"]["encoder"]).state_dict()
+    stages.save_bundle.__class__  # noqa: B018
+    from glmasr.bundle import save_bundle
+
+    config = composed("pretrain", *small("pretrain", corpus, tmp_path))
+    save_bundle(
+        tmp_path / "b", ear=config["frontend"], model=config["model"] | {"decoder": None}, weights=weights,
+        tokenizer=None, training={},
+    )
+    options = [f"bundle={tmp_path}/b", "reinitialized_blocks=1", "name=f", "labels.max_total_minutes=null"]
+    stages.finetune(composed("finetune", *small("finetune", corpus, tmp_path, *options)))
+    fresh = {name for name, value in weights.items() if not torch.equal(value, kept[0][f"encoder.{name}"])}
+    assert fresh and all(name.startswith("blocks.1.") for name in fresh)
