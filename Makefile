@@ -18,7 +18,8 @@ setup: $(VENV)/.installed  ## a virtual environment with everything in it
 
 $(VENV)/.installed: pyproject.toml
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@echo "Installing into $(VENV): torch and the rest, some 7 GB, a few minutes"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
 demo: setup  ## the whole way on real speech: pretrain, fine-tune twice, benchmark against Whisper

@@ -1,7 +1,6 @@
 """A trained model as a folder: config.yaml + weights.safetensors + tokenizer, opened without Hydra or Lightning."""
 
 import hashlib
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -108,8 +107,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not readable YAML ({error})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not readable YAML ({reason}): copy or train the bundle again") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"{path} is not a bundle of format {FORMAT}: it was written by another version of glmasr")
     return config
@@ -122,7 +122,9 @@ def open_bundle(folder: str | Path) -> Bundle:
     try:
         tokenizer = open_tokenizer(folder) if config["kind"] == "recognizer" else None
         weights = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
+        if tokenizer and tokenizer.size != config["vocabulary_size"]:
+            raise ValueError(f"its tokenizer has {tokenizer.size} tokens, not {config['vocabulary_size']}")
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:  # Runtime is SentencePiece's
         raise InputError(f"the bundle {folder} is damaged ({error}): copy or train it again") from error
     if tokenizer:
         model: nn.Module = build_recognizer(config["model"], config["vocabulary_size"])

@@ -26,6 +26,11 @@ class Transcriber:
     def __init__(self, bundle: str, name: str | None = None, decoding: str = "ctc_greedy", device: str = "cpu"):
         if decoding not in SEARCHES:
             raise InputError(f"decoding '{decoding}' is unknown: choose one of {', '.join(SEARCHES)}")
+        try:
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0].split(". ")[0]
+            raise InputError(f"device '{device}' cannot be used here ({reason}): try device=cpu") from error
         self.bundle = open_bundle(bundle)
         self.recognizer = self.bundle.recognizer().to(device)
         self.ear = self.bundle.ear.to(device)

@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import hydra
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -56,15 +56,25 @@ def check_overrides(verb: str) -> None:
 
 def explain(verb: str, overrides: list[str], error: Exception) -> str:
     """The override that Hydra stumbled over and the nearest name that exists."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        names = leaves(OmegaConf.to_container(compose(verb), resolve=False))
     for override in overrides:
-        key = override.lstrip("+~").split("=")[0]
-        if key in str(error) and key not in names:
+        key = override.split("=")[0]
+        names = names_beside(verb, [other for other in overrides if other != override])
+        if f"'{key}'" in str(error) and key not in names and not key.startswith(("+", "~")):
             near = difflib.get_close_matches(key, names, 1)
             hint = f"did you mean {near[0]}=…?" if near else f"`python scripts/{verb}.py --help` lists what there is"
             return f"the override '{override}' names nothing in conf/{verb}.yaml; {hint}"
-    return " ".join(str(error).split("Config search path")[0].split())
+    reason = " ".join(str(error).split("Config search path")[0].split())
+    return f"'{error.override}': {reason}" if isinstance(error, OverrideParseException) else reason
+
+
+def names_beside(verb: str, overrides: list[str]) -> list[str]:
+    """Every address there is with these overrides, or without any where they fail too."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        try:
+            config = compose(verb, overrides)
+        except (HydraException, OmegaConfBaseException):
+            config = compose(verb)
+    return [name for name in leaves(OmegaConf.to_container(config, resolve=False)) if not name.endswith("_")]
 
 
 def leaves(node: Any, path: str = "") -> list[str]:

@@ -21,6 +21,12 @@ torch.set_num_threads(min(2, torch.get_num_threads()))
 REPOSITORY = Path(__file__).parents[1]
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test draws the same numbers alone and in company."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def rhyme_root() -> Path:
     """The repository's `data/corpora` with the rhyme test in it, fetched on the first use."""

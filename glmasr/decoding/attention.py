@@ -20,8 +20,9 @@ def greedy(decoder: Decoder, context: Tensor, lengths: Tensor, padding: Tensor) 
     for position in range(int(lengths.max())):
         log_probs = decoder(tokens, context, padding)[:, -1].float().log_softmax(-1)
         best, chosen = log_probs.max(-1)
+        ended = ended | (position >= lengths)
         scores = scores + best.masked_fill(ended, 0.0)
-        chosen = chosen.masked_fill(ended | (position >= lengths), BOUNDARY)
+        chosen = chosen.masked_fill(ended, BOUNDARY)
         tokens = torch.cat((tokens, chosen[:, None]), dim=1)
         ended = ended | (chosen == BOUNDARY)
         if bool(ended.all()):

@@ -13,7 +13,7 @@ class Subsampling(nn.Module):
     """Two 3×3 stride-2 convolutions over (time, mel), the second depthwise-separable, then a normalized projection.
 
     A plain second convolution costs more than a small encoder (docs/decisions/0002-stem.md); the separable one does
-    not. What lies behind an utterance's end is zeroed between the layers, so padding never reaches a real frame.
+    not. What lies behind an utterance's end is zeroed before each layer, so padding never reaches a real frame.
     """
 
     def __init__(self, bins: int, width: int, channels: int):
@@ -29,6 +29,7 @@ class Subsampling(nn.Module):
     def forward(
         self, features: Float[Tensor, "B F M"], lengths: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, " B"]]:
+        features = features.masked_fill(padding_mask(lengths, features.shape[1])[..., None], 0.0)
         half_lengths = strided(lengths, 3, 2, 1)
         x = self.activation(self.first(features[:, None]))
         x = x.masked_fill(padding_mask(half_lengths, x.shape[2])[:, None, :, None], 0.0)

@@ -55,7 +55,7 @@ class Contrastive(nn.Module):
         used = perplexity(quantized.probabilities)
         diversity = 1.0 - used.mean() / self.quantizer.codes
         with torch.no_grad():
-            accuracy = (logits[~alone].argmax(-1) == 0).float().mean()
+            accuracy = (logits[~alone].argmax(-1) == 0).sum() / (~alone).sum().clamp(min=1)
             entries = code_perplexity(quantized.codes, self.quantizer.codes)
         parts = {
             "contrast": contrast.detach(),

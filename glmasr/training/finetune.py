@@ -60,7 +60,8 @@ class Finetuning(lightning.LightningModule):
         context = encoder.contextualize(frames, frame_lengths, mask)
         heard = self.recognizer.hear(context, frame_lengths)
         loss = self.joint(self.recognizer, heard, batch.tokens, batch.token_lengths)
-        self.log_dict({f"train/{k}": v for k, v in {"loss": loss.total.detach(), **loss.parts}.items()})
+        for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
+            self.log(f"train/{name}", value, prog_bar=True)
         return loss.total
 
     def on_validation_epoch_start(self) -> None:
@@ -84,7 +85,7 @@ class Finetuning(lightning.LightningModule):
             sums = torch.tensor([errors, words], dtype=torch.float64, device=self.device)
             if self.trainer.world_size > 1:
                 sums = torch.as_tensor(self.all_gather(sums)).sum(0)
-            self.log(f"dev/{metric}", (sums[0] / sums[1].clamp(min=1)).float(), rank_zero_only=True)
+            self.log(f"dev/{metric}", (sums[0] / sums[1].clamp(min=1)).float(), prog_bar=True, rank_zero_only=True)
 
     def configure_optimizers(self):
         blocks = len(self.recognizer.encoder.blocks)

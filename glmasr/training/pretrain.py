@@ -16,6 +16,9 @@ from glmasr.speech import Batch
 from glmasr.training.optimizer import Schedule, scheduled
 
 
+ON_THE_BAR = ("loss", "accuracy", "code_perplexity", "probability_perplexity", "masked")
+
+
 def step_rng(seed: int, index: int) -> np.random.Generator:
     """Seed all randomness of one step from (seed, global batch index), so a resumed run repeats it bit for bit.
 
@@ -64,7 +67,8 @@ class Pretraining(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = self.loss(batch)
-        self.log_dict({f"train/{k}": v for k, v in {"loss": loss.total.detach(), **loss.parts}.items()})
+        for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
+            self.log(f"train/{name}", value, prog_bar=name.endswith(ON_THE_BAR))
         return loss.total
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:

@@ -61,8 +61,8 @@ class Run:
         if kept.exists() and (begun or self.finished_file.exists()):
             changes = differences(yaml.safe_load(kept.read_text(encoding="utf-8")), self.config)
             finished = self.finished_file.exists()
-            if not finished:
-                changes = [c for c in changes if not c.startswith(FREE_TO_CHANGE)]
+            free = ("overwrite",) if finished else FREE_TO_CHANGE
+            changes = [change for change in changes if not change.startswith(free)]
             if changes:
                 what = "was finished" if finished else "was begun"
                 raise InputError(
@@ -329,9 +329,11 @@ def feasible(train: Catalog, tokenizer: Tokenizer) -> Catalog:
 
 
 def describe(model: torch.nn.Module) -> str:
+    """How large a model is, for people."""
     return f"{parameter_count(model) / 1e6:.1f} M parameters"
 
 
 def hours(catalog: Catalog) -> str:
+    """How much audio there is, in minutes below an hour."""
     seconds = float(catalog.durations.sum())
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"

@@ -28,7 +28,9 @@ def batch(catalog, tokenizer) -> Batch:
 
 def finetuning(tokenizer, *overrides: str, seed: int = 0, **more) -> Finetuning:
     torch.manual_seed(seed)
-    config = composed("finetune", *OPTIONS["finetune"], "optimizer.learning_rate=0.003", "trainer.max_steps=40", *overrides)
+    config = composed(
+        "finetune", *OPTIONS["finetune"], "optimizer.learning_rate=0.003", "trainer.max_steps=40", *overrides
+    )
     return Finetuning(
         ear=build(config["frontend"]),
         recognizer=build_recognizer(config["model"], tokenizer.size),

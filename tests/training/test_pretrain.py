@@ -14,7 +14,9 @@ from tests.small import CONF, ENCODER, composed
 
 OBJECTIVES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
 ALONE = [f"objective.weights.{part}=0.0" for part in ("contrastive", "reconstruction")]
-CASES = [[f"objective={name}"] for name in OBJECTIVES] + [["objective=contrastive_reconstruction", off] for off in ALONE]
+CASES = [[f"objective={name}"] for name in OBJECTIVES] + [
+    ["objective=contrastive_reconstruction", off] for off in ALONE
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,12 @@ def pretraining(*overrides: str, seed: int = 0) -> Pretraining:
     parts = {name: build(config[key]) for name, key in {"ear": "frontend", "objective": "objective"}.items()}
     encoder, schedule = build(config["model"]["encoder"]), build(config["schedule"])
     return Pretraining(
-        **parts, encoder=encoder, optimizer=build(config["optimizer"]), schedule=schedule, seed=seed, **config["masking"]
+        **parts,
+        encoder=encoder,
+        optimizer=build(config["optimizer"]),
+        schedule=schedule,
+        seed=seed,
+        **config["masking"],
     )
 
 

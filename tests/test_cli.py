@@ -1,0 +1,77 @@
+"""`glmasr transcribe`: files in, text out; what cannot be read is one sentence and does not stop the rest."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from glmasr import cli
+from glmasr.text.subtitles import FORMATS
+from tests.test_transcriber import folder
+
+__all__ = ["folder"]
+
+
+@pytest.fixture
+def clip(rhyme_root, tmp_path):
+    shutil.copyfile(rhyme_root / "rhyme_test" / "audio" / "M4_b1_w1.flac", tmp_path / "clip.flac")
+    return str(tmp_path / "clip.flac")
+
+
+@pytest.fixture
+def run(folder, monkeypatch, capsys):
+    """Exit code (or last words), stdout and stderr of `glmasr transcribe --bundle folder …`."""
+
+    def call(*arguments, bundle=folder):
+        monkeypatch.setattr(sys, "argv", ["glmasr", "transcribe", "--bundle", str(bundle), *map(str, arguments)])
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+        return done.value.code, *capsys.readouterr()
+
+    return call
+
+
+def test_every_format_is_printed_and_written(run, clip, tmp_path):
+    assert set(cli.FORMATS) == set(FORMATS)
+    printed = {form: run(clip, "--format", form) for form in cli.FORMATS}
+    assert all(code == 0 and not err for code, _, err in printed.values())
+    text = printed["txt"][1].strip()
+    assert text and json.loads(printed["json"][1])["text"] == text
+    assert printed["srt"][1].startswith("1\n00:00:0") and printed["vtt"][1].startswith("WEBVTT")
+    for form in cli.FORMATS:
+        assert run(clip, "--format", form, "--output", tmp_path / "out")[:2] == (0, "")
+        assert (tmp_path / "out" / f"clip.{form}").read_text().rstrip("\n") == printed[form][1].rstrip("\n")
+    assert run(clip)[1] == printed["txt"][1]
+
+
+def test_one_unreadable_file_does_not_stop_the_rest(run, clip, tmp_path):
+    (tmp_path / "fake.wav").write_text("this is no sound")
+    code, out, err = run(tmp_path / "fake.wav", clip, tmp_path / "gone.wav")
+    assert code == 1 and len(out.splitlines()) == 1
+    assert [line.startswith("glmasr: '") for line in err.splitlines()] == [True, True]
+    assert "fake.wav' is not audio" in err and "gone.wav' does not exist" in err
+
+
+def test_the_attention_search_is_there_too(run, clip):
+    code, out, _ = run(clip, "--decoding", "attention", "--format", "json")
+    assert code == 0 and json.loads(out)["segments"]
+
+
+def test_what_stops_everything_is_one_sentence(run, clip, tmp_path):
+    code, out, err = run(clip, bundle=tmp_path)
+    assert str(code).startswith(f"glmasr: {tmp_path} is not a bundle") and not out + err
+    (tmp_path / "file").touch()
+    code, _, err = run(clip, "--output", tmp_path / "file" / "sub")
+    assert str(code).startswith(f"glmasr: {tmp_path}/file") and "Not a directory" in str(code) and not err
+    assert run(clip, "--format", "doc")[0] == 2
+    for device in ("nosuch", "cuda:77"):
+        assert f"glmasr: device '{device}' cannot be used here" in run(clip, "--device", device)[0]
+
+
+def test_the_installed_command_says_what_is_wrong(tmp_path):
+    command = [sys.executable, "-m", "glmasr.cli", "transcribe", "--bundle", str(tmp_path / "nowhere"), "a.wav"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith(f"glmasr: {tmp_path}/nowhere is not a bundle") and done.stderr.count("\n") == 1

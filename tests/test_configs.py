@@ -1,0 +1,115 @@
+"""Every choice in conf/ composes, resolves, names real parameters and builds; models have their published size."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from glmasr.build import build, check_names, locate
+from glmasr.bundle import build_recognizer
+from glmasr.model.recognizer import parameter_count
+from tests.small import CONF, REPOSITORY, composed
+
+GROUPS = {
+    "pretrain": ["data", "frontend", "model", "objective", "augment", "optimizer", "schedule", "trainer", "logger"],
+    "finetune": ["data", "frontend", "model", "tokenizer", "augment", "optimizer", "schedule", "trainer", "logger"],
+    "benchmark": ["data"],
+}
+OTHERS = {"pretrain": {"augment=finetune"}, "finetune": {"augment=pretrain"}}
+"""A verb's own augmentations are no choice of the other's."""
+
+
+def options(verb: str) -> list[str]:
+    found = [f"{group}={file.stem}" for group in GROUPS[verb] for file in sorted((CONF / group).glob("*.yaml"))]
+    found += [f"experiment/{verb}={file.stem}" for file in sorted((CONF / "experiment" / verb).glob("*.yaml"))]
+    return [option for option in found if option not in OTHERS.get(verb, ())]
+
+
+CASES = [(verb, option) for verb in GROUPS for option in ["seed=1", *options(verb)]]
+SIZES = {
+    "conformer_tiny": (2.7e6, 3.5e6),
+    "conformer_small": (25e6, 35e6),
+    "conformer_base": (85e6, 115e6),
+    "conformer_large": (300e6, 600e6),
+    "nano": (1.5e9 * 0.98, 1.5e9 * 1.02),
+}
+VOCABULARY = {"conformer_tiny": 40, "nano": 8000}
+"""Characters for the model of a laptop, pieces for the others: 1000 unless named."""
+
+
+def nodes(config: Any) -> Iterator[dict]:
+    """Every mapping in a config that names a target."""
+    if isinstance(config, dict):
+        if "_target_" in config:
+            yield config
+        config = list(config.values())
+    for value in config if isinstance(config, list) else ():
+        yield from nodes(value)
+
+
+def values(config: Any) -> Iterator[Any]:
+    inner = config.values() if isinstance(config, dict) else config if isinstance(config, list) else None
+    if inner is None:
+        yield config
+    for value in inner or ():
+        yield from values(value)
+
+
+def test_every_verb_has_its_config_and_script_and_every_group_its_verb():
+    assert sorted(GROUPS) == sorted({path.stem for path in CONF.glob("*.yaml")} - {"door"})
+    assert sorted(GROUPS) == sorted({path.stem for path in (REPOSITORY / "scripts").glob("*.py")} - {"door"})
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()} - {"experiment", "hydra"}
+    assert groups == {group for verb in GROUPS for group in GROUPS[verb]}
+
+
+@pytest.mark.parametrize(("verb", "option"), CASES)
+def test_an_option_composes_and_names_what_exists(verb, option):
+    config = composed(verb, option)
+    assert not [value for value in values(config) if isinstance(value, str) and "${" in value]
+    for node in nodes(config):
+        target = locate(node["_target_"])
+        check_names(target, [name for name in node if not name.startswith("_")], node["_target_"])
+        given = {name: value for name, value in node.items() if not name.startswith("_")}
+        late = {"texts": [], "vocabulary_size": 9, "groups": []}
+        more = {name: value for name, value in late.items() if name in inspect.signature(target).parameters}
+        inspect.signature(target).bind(**given, **more)
+
+
+@pytest.mark.parametrize("option", [option for option in options("pretrain") if not option.startswith("data=")])
+def test_the_parts_of_a_pretraining_build(option):
+    config = composed("pretrain", option)
+    with torch.device("meta"):
+        encoder, objective = build(config["model"]["encoder"]), build(config["objective"])
+    assert all(p.is_meta for module in (encoder, objective) for p in module.parameters())
+    assert build(config["frontend"]).bins == encoder.bins
+    assert set(build(config["augment"])) <= {"augmentations", "noise"}
+    assert 0 < build(config["schedule"])(0) <= 1 and callable(build(config["optimizer"]))
+
+
+@pytest.mark.parametrize("option", [option for option in options("finetune") if not option.startswith("data=")])
+def test_the_parts_of_a_fine_tuning_build(option):
+    config = composed("finetune", option)
+    tokenizer = build(config["tokenizer"], texts=["please select the word went", "a kit"] * 20)
+    with torch.device("meta"):
+        recognizer = build_recognizer(config["model"], tokenizer.size)
+    assert recognizer.ctc.out_features == tokenizer.size == recognizer.decoder.project.out_features
+    assert build(config["recognition"]).ctc_weight > 0 and build(config["specaugment"]) is not None
+    assert set(build(config["augment"])) <= {"augmentations"}
+    assert 0 < build(config["schedule"])(0) <= 1 and callable(build(config["optimizer"]))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
+def test_a_model_has_its_published_size(name):
+    with torch.device("meta"):
+        model = build_recognizer(composed("finetune", f"model={name}")["model"], VOCABULARY.get(name, 1000))
+    low, high = SIZES[name]
+    assert low <= parameter_count(model) <= high
+    assert sum(p.numel() for p in model.encoder.parameters()) > 0.65 * parameter_count(model)
+
+
+def test_nano_fits_its_file():
+    with torch.device("meta"):
+        model = build_recognizer(composed("finetune", "model=nano")["model"], 8000).to(torch.bfloat16)
+    assert sum(value.numel() * value.element_size() for value in model.state_dict().values()) < 4.5e9
