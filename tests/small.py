@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from glmasr.bundle import build_recognizer, save_bundle
 from glmasr.data.rhyme_test import clip_names, read_words
+from glmasr.text.tokenizer import Tokenizer
 
 REPOSITORY = Path(__file__).parents[1]
 CONF = REPOSITORY / "conf"
@@ -21,8 +24,7 @@ SPOKEN = {
 """Clips of the rhyme test by split: 26 s in all."""
 
 ENCODER = ["model.encoder.width=32", "model.encoder.blocks=2", "model.encoder.heads=2", "model.encoder.stem_channels=8"]
-DECODER = ["model.decoder.context_width=32", "model.decoder.width=32", "model.decoder.heads=2"]
-OPTIONS = {"pretrain": ENCODER, "finetune": [*ENCODER, *DECODER]}
+SMALL = [*ENCODER, "model.decoder.width=32", "model.decoder.heads=2"]
 
 
 def composed(verb: str, *overrides: str) -> dict[str, Any]:
@@ -31,11 +33,24 @@ def composed(verb: str, *overrides: str) -> dict[str, Any]:
         return OmegaConf.to_container(compose(verb, list(overrides)), resolve=True)
 
 
-def small(verb: str, corpus: Path, home: Path, *overrides: str) -> list[str]:
+def small(corpus: Path, home: Path, *overrides: str) -> list[str]:
     """Overrides with which a stage runs in seconds: the small corpus, a small model, a few steps, all under `home`."""
     there = [f"data.path={corpus}", "data.language=en", f"catalogs={home}/catalogs", f"run_dir={home}/runs/${{name}}"]
     pace = ["batches.batch_seconds=8.0", "batches.buckets=2", "trainer.log_every_n_steps=1"]
-    return ["data=folder", *there, *OPTIONS[verb], *pace, *overrides]
+    return ["data=folder", *there, *SMALL, *pace, *overrides]
+
+
+def random_bundle(folder: Path, tokenizer: Tokenizer | None = None, **training: Any) -> dict[str, torch.Tensor]:
+    """Write a bundle of random weights that is never silent: a recognizer with a tokenizer, else a bare encoder."""
+    torch.manual_seed(1)
+    config = composed("finetune", *SMALL)
+    recognizer = build_recognizer(config["model"], tokenizer.size if tokenizer else 9)
+    for head in (recognizer.ctc, recognizer.decoder.project):
+        torch.nn.init.normal_(head.weight, std=2.0)
+    weights = (recognizer if tokenizer else recognizer.encoder).state_dict()
+    parts = {"ear": config["frontend"], "model": config["model"], "tokenizer": tokenizer, "training": training}
+    save_bundle(folder, weights=weights, **parts)
+    return weights
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,10 @@ def refused(door, monkeypatch):
 @pytest.mark.parametrize("verb", ["pretrain", "finetune", "benchmark"])
 def test_what_exists_is_let_through(refused, verb):
     assert refused(verb) is None
-    assert refused(verb, "data=folder", "data.path=a b", "seed=3", "name=x/y", "data.text_suffix=.lab", "+new.thing=1") is None
+    assert (
+        refused(verb, "data=folder", "data.path=a b", "seed=3", "name=x/y", "data.text_suffix=.lab", "+new.thing=1")
+        is None
+    )
     assert refused(verb, "--help") is None
 
 
@@ -71,7 +74,7 @@ def test_a_choice_that_does_not_exist_lists_the_choices(refused):
 
 
 def test_a_missing_setting_is_asked_for(door):
-    with pytest.raises(InputError, match="data.path is not set: add data.path=… to the command"):
+    with pytest.raises(InputError, match=r"data\.path is not set: add data.path=… to the command"):
         door.plain(OmegaConf.create({"data": {"path": "???"}, "z": "???", "seed": 1}))
     assert door.plain(OmegaConf.create({"a": [1, {"b": "${c}"}], "c": 2})) == {"a": [1, {"b": 2}], "c": 2}
 

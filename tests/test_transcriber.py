@@ -10,30 +10,17 @@ from glmasr.frontend.audio import read_audio
 from glmasr.speech import RATE_HZ, InputError, Segment, Word
 from glmasr.text.tokenizer import learn_characters
 from glmasr.transcriber import BATCH_SECONDS, PIECE_SECONDS, Transcriber, batches, cut, moved
-from tests.small import OPTIONS, composed
+from tests.small import SMALL, composed, random_bundle
 
 CHARACTERS = learn_characters(["abc de 北京"])
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run with a bundle whose weights are random, but not silent."""
-    import torch
-
-    torch.manual_seed(1)
-    config = composed("finetune", *OPTIONS["finetune"])
-    recognizer, folder = build_recognizer(config["model"], CHARACTERS.size), tmp_path_factory.mktemp("runs") / "mine"
-    with torch.no_grad():
-        recognizer.ctc.weight *= 20  # another token in every other frame
-    save_bundle(
-        folder / "bundle",
-        ear=config["frontend"],
-        model=config["model"],
-        weights=recognizer.state_dict(),
-        tokenizer=CHARACTERS,
-        training={"language": "zh"},
-    )
-    return folder / "bundle"
+    """The bundle of a run called mine."""
+    folder = tmp_path_factory.mktemp("runs") / "mine" / "bundle"
+    random_bundle(folder, CHARACTERS, language="zh")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +122,7 @@ def test_a_system_says_what_it_is(folder):
 def test_a_search_that_cannot_be_is_refused(folder, tmp_path):
     with pytest.raises(InputError, match="'beam' is unknown: choose one of ctc_greedy, attention"):
         Transcriber(str(folder), decoding="beam")
-    model = composed("finetune", *OPTIONS["finetune"])["model"] | {"decoder": None}
+    model = composed("finetune", *SMALL)["model"] | {"decoder": None}
     weights = build_recognizer(model, CHARACTERS.size).state_dict()
     ear = composed("finetune")["frontend"]
     save_bundle(tmp_path / "b", ear=ear, model=model, weights=weights, tokenizer=CHARACTERS, training={})

@@ -13,7 +13,8 @@ Key = tuple[int, int]
 class BucketBatches:
     """Batches of utterances alike in length, for `DataLoader(batch_sampler=…)`: each a list of (row, global index).
 
-    Batch size × longest utterance of the bucket stays within `batch_seconds`. The number of batches of an epoch is
+    Batch size × longest utterance of the bucket stays within `batch_seconds`; one that is longer than that has a batch
+    of its own. The number of batches of an epoch is
     a constant, so a resumed run computes where it is and skips nothing. Rank r of `world` takes the global
     indices `start + step * world + r`, for `count` steps or without end; every rank thus takes the same number.
     """
@@ -30,12 +31,6 @@ class BucketBatches:
         count: int | None = None,
     ):
         durations = _checked(durations)
-        longest = int(durations.argmax())
-        if durations[longest] > batch_seconds * (1 + 1e-6):
-            raise InputError(
-                f"utterance {longest} lasts {durations[longest]:.1f} s, more than a batch of {batch_seconds:g} s; "
-                "raise batch_seconds or lower max_seconds"
-            )
         self.seed, self.rank, self.world, self.start, self.count = seed, rank, world, start, count
         order = np.argsort(durations, kind="stable")
         self._buckets = [bucket for bucket in np.array_split(order, max(buckets, 1)) if len(bucket)]

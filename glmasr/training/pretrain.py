@@ -15,7 +15,6 @@ from glmasr.objective.masking import draw_mask
 from glmasr.speech import Batch
 from glmasr.training.optimizer import Schedule, scheduled
 
-
 ON_THE_BAR = ("loss", "accuracy", "code_perplexity", "probability_perplexity", "masked")
 
 

@@ -20,7 +20,7 @@ class Desk:
 
     def start(self, verb: str, *overrides: str, module: bool = False) -> subprocess.Popen:
         """Start scripts/<verb>.py, small; stdout and stderr come together."""
-        options = small(verb, self.corpus, self.home, *overrides) if verb in ("pretrain", "finetune") else overrides
+        options = small(self.corpus, self.home, *overrides) if verb in ("pretrain", "finetune") else overrides
         command = [sys.executable, str(REPOSITORY / "scripts" / f"{verb}.py"), *options]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

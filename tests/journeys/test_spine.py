@@ -1,4 +1,4 @@
-"""The main job through the real scripts on real speech: pretrain, be killed, resume, fine-tune, benchmark, transcribe."""
+"""The main job through the real scripts on real speech: pretrain, be killed, resume, fine-tune, measure, transcribe."""
 
 import csv
 import json
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from glmasr.training import run as stages
 from glmasr.transcriber import Transcriber
 from tests.small import composed, small
 
-STEPS = ["trainer.max_steps=60", "trainer.val_check_interval=10", "checkpoints.every_steps=10", "batches.workers=1"]
+STEPS = ["trainer.max_steps=80", "trainer.val_check_interval=20", "checkpoints.every_steps=10", "batches.workers=1"]
 TIMED = "train/audio_seconds_per_second"
 
 
@@ -28,9 +29,9 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 
 
 def strike(process: subprocess.Popen, folder: Path, step: int, number: signal.Signals) -> str:
-    """Signal a run as soon as it has saved `step`; what it had printed by its end."""
+    """Signal a run as soon as it has saved `step` and its metrics (a moment later); what it had printed by its end."""
     checkpoint, patience = folder / "checkpoints" / f"step_{step:09d}.ckpt", time.monotonic() + 90
-    while not checkpoint.exists():
+    while not (checkpoint.exists() and f"\n{step - 1}," in (folder / "metrics.csv").read_text()):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < patience, "no checkpoint came"
         time.sleep(0.005)
@@ -39,30 +40,49 @@ def strike(process: subprocess.Popen, folder: Path, step: int, number: signal.Si
 
 
 @pytest.fixture(scope="module")
-def pretrained(desk) -> Path:
-    """The run folder of a pretraining that nothing interrupted."""
-    assert "wrote" in desk.do("pretrain", *STEPS, "name=whole")
+def whole(desk) -> Iterator[subprocess.Popen]:
+    """A pretraining that nothing interrupts, begun beside whatever else runs first."""
+    process = desk.start("pretrain", *STEPS, "name=whole")
+    yield process
+    process.kill()
+
+
+@pytest.fixture(scope="module")
+def pretrained(desk, whole) -> Path:
+    """Its run folder, when it is finished."""
+    said, _ = whole.communicate(timeout=120)
+    assert whole.returncode == 0 and "wrote" in said, said
     return desk.home / "runs" / "whole"
 
 
-def test_a_run_killed_and_stopped_ends_bit_for_bit_like_one_that_was_not(desk, pretrained):
+@pytest.fixture(scope="module")
+def struck(desk, whole) -> Path:
+    """The run folder of the same pretraining, killed, then told to stop, then left alone."""
     folder = desk.home / "runs" / "struck"
     killed = desk.start("pretrain", *STEPS, "name=struck")
     strike(killed, folder, 10, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL and not (folder / "bundle").exists()
-
     stopped = desk.start("pretrain", *STEPS, "name=struck")
     said = strike(stopped, folder, 30, signal.SIGTERM)
     assert stopped.returncode == 1 and "resuming" in said and "Traceback" not in said
     assert "glmasr pretrain: stopped after step" in said.splitlines()[-1] and "same command goes on" in said
     assert not (folder / "bundle").exists()
-
     assert "resuming" in desk.do("pretrain", *STEPS, "name=struck")
-    assert open_bundle(folder / "bundle").digest() == open_bundle(pretrained / "bundle").digest()
-    assert metrics(folder) == metrics(pretrained) and len(metrics(folder)) == 60 + 6
-    left = {path.name for path in folder.iterdir()}
+    return folder
+
+
+def test_a_run_killed_and_stopped_ends_bit_for_bit_like_one_that_was_not(struck, pretrained):
+    assert open_bundle(struck / "bundle").digest() == open_bundle(pretrained / "bundle").digest()
+    assert metrics(struck) == metrics(pretrained) and len(metrics(struck)) == 80 + 4
+    left = {path.name for path in struck.iterdir()}
     assert left == {"bundle", "checkpoints", "config.yaml", "finished.json", "metrics.csv", "tensorboard"}
-    assert "is finished, nothing to do" in desk.do("pretrain", *STEPS, "name=struck")
+
+
+def test_a_finished_run_is_left_alone(desk, pretrained, capsys):
+    before = {path: path.stat().st_mtime_ns for path in pretrained.rglob("*")}
+    stages.pretrain(composed("pretrain", *small(desk.corpus, desk.home, *STEPS, "name=whole")))
+    assert "is finished, nothing to do" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in pretrained.rglob("*")}
 
 
 def test_metrics_say_what_pretraining_did(pretrained):
@@ -126,15 +146,17 @@ def characters(desk) -> list[str]:
 
 def test_eight_utterances_are_learned_by_heart_and_become_subtitles(desk, tmp_path):
     """The whole way from labels to an SRT file: what was trained on is written again, with times inside the audio."""
-    shape = ["model.encoder.width=64", "model.decoder.context_width=64", "model.encoder.dropout=0.0"]
+    shape = ["model.encoder.width=64", "+model.encoder.dropout=0.0"]
     steps = ["trainer.max_steps=150", "trainer.val_check_interval=50", "trainer.log_every_n_steps=50"]
     rote = ["augment=none", "specaugment=null", "optimizer.learning_rate=0.004", "labels.max_total_minutes=null"]
     options = [*shape, *steps, *rote, "splits.dev=train", "bundle=null", "name=rote", "batches.batch_seconds=20.0"]
-    stages.finetune(composed("finetune", *small("finetune", desk.corpus, tmp_path, *options)))
+    stages.finetune(composed("finetune", *small(desk.corpus, tmp_path, *options)))
     bundle = tmp_path / "runs" / "rote" / "bundle"
     files = sorted((desk.corpus / "train").rglob("*.flac"))
     heard = [transcript.text for transcript in Transcriber(str(bundle))([read_audio(str(file)) for file in files])]
-    counts = [count_errors(f.with_suffix(".txt").read_text(), h, "en", "cer") for f, h in zip(files, heard, strict=True)]
+    counts = [
+        count_errors(f.with_suffix(".txt").read_text(), h, "en", "cer") for f, h in zip(files, heard, strict=True)
+    ]
     rate = sum(c.errors for c in counts) / sum(c.words for c in counts)
     assert rate < 0.1, heard
 

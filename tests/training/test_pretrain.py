@@ -10,7 +10,7 @@ from glmasr.build import build
 from glmasr.data.dataset import SpeechDataset, collate
 from glmasr.speech import Batch
 from glmasr.training.pretrain import Pretraining, step_rng
-from tests.small import CONF, ENCODER, composed
+from tests.small import CONF, SMALL, composed
 
 OBJECTIVES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
 ALONE = [f"objective.weights.{part}=0.0" for part in ("contrastive", "reconstruction")]
@@ -29,7 +29,7 @@ def batch(catalog) -> Batch:
 
 def pretraining(*overrides: str, seed: int = 0) -> Pretraining:
     torch.manual_seed(seed)
-    config = composed("pretrain", *ENCODER, "optimizer.learning_rate=0.003", "trainer.max_steps=40", *overrides)
+    config = composed("pretrain", *SMALL, "optimizer.learning_rate=0.003", "trainer.max_steps=40", *overrides)
     parts = {name: build(config[key]) for name, key in {"ear": "frontend", "objective": "objective"}.items()}
     encoder, schedule = build(config["model"]["encoder"]), build(config["schedule"])
     return Pretraining(

@@ -6,13 +6,13 @@ import pytest
 import torch
 import yaml
 
-from glmasr.bundle import build_recognizer, open_bundle, save_bundle
+from glmasr.bundle import build_recognizer, open_bundle
 from glmasr.data.catalog import write_catalog
 from glmasr.speech import InputError, Utterance
 from glmasr.text.tokenizer import learn_characters
 from glmasr.training import run as stages
 from glmasr.training.run import Run, build_trainer, differences, feasible, pretrain, readable, start_from
-from tests.small import OPTIONS, composed, small
+from tests.small import SMALL, composed, random_bundle, small
 
 
 def test_differences_name_every_leaf():
@@ -85,7 +85,7 @@ def test_a_trainer_setting_that_does_not_exist_is_named(tmp_path):
 
 def test_pretraining_leaves_a_run_folder_and_is_done_once(corpus, tmp_path, monkeypatch):
     steps = ["trainer.max_steps=2", "trainer.val_check_interval=1", "checkpoints.every_steps=1", "name=p"]
-    config = composed("pretrain", *small("pretrain", corpus, tmp_path, *steps))
+    config = composed("pretrain", *small(corpus, tmp_path, *steps))
     pretrain(config)
     folder = tmp_path / "runs" / "p"
     left = {path.name for path in folder.iterdir()}
@@ -98,15 +98,13 @@ def test_pretraining_leaves_a_run_folder_and_is_done_once(corpus, tmp_path, monk
     monkeypatch.setattr(stages, "fit", lambda *_: pytest.fail("trained again"))
     pretrain(config)
     assert weights.stat().st_mtime_ns == written
-    with pytest.raises(InputError, match="there is no bundle at .*nowhere: run `make pretrain` first"):
-        stages.finetune(composed("finetune", *small("finetune", corpus, tmp_path, f"bundle={tmp_path}/nowhere")))
+    with pytest.raises(InputError, match=r"there is no bundle at .*nowhere: run `make pretrain` first"):
+        stages.finetune(composed("finetune", *small(corpus, tmp_path, f"bundle={tmp_path}/nowhere")))
 
 
 def test_fine_tuning_starts_from_all_of_a_bundle_but_its_fresh_top(tmp_path):
-    model, ear = composed("finetune", *OPTIONS["finetune"])["model"], composed("finetune")["frontend"]
-    weights = build_recognizer(model, 9).encoder.state_dict()
-    save_bundle(tmp_path / "b", ear=ear, model=model, weights=weights, tokenizer=None, training={})
-    recognizer = build_recognizer(model, 9)
+    weights = random_bundle(tmp_path / "b")
+    recognizer = build_recognizer(composed("finetune", *SMALL)["model"], 9)
     start_from(recognizer, tmp_path / "b", reinitialized_blocks=1)
     fresh = {name for name, value in recognizer.encoder.state_dict().items() if not torch.equal(value, weights[name])}
     assert fresh and all(name.startswith("blocks.1.") for name in fresh)
