@@ -12,8 +12,9 @@ STRIDE = 4
 class Subsampling(nn.Module):
     """Two 3×3 stride-2 convolutions over (time, mel), the second depthwise-separable, then a normalized projection.
 
-    `channels` is what it costs: on two CPU cores 64 of them take a sixth of a small encoder's step, a plain second
-    convolution 1.2 times that (benchmarks/stem.py). What lies behind an utterance's end is zeroed before each layer, so padding never reaches a real frame.
+    `channels` is what it costs: on two CPU cores 64 of them take a sixth of a small encoder's step, and a plain second
+    convolution would take 1.2 to 1.4 times as long (benchmarks/stem.py). What lies behind an utterance's end is zeroed
+    before each layer, so padding never reaches a real frame.
     """
 
     def __init__(self, bins: int, width: int, channels: int):
