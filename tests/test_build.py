@@ -58,12 +58,13 @@ def test_what_is_not_ours_is_refused(address):
     assert f"'{address}'" in str(error.value)
 
 
-def test_a_refused_module_is_not_even_imported(tmp_path, monkeypatch):
-    (tmp_path / "payload_of_a_stranger.py").write_text("raise SystemExit")
+@pytest.mark.parametrize("module", ["payload_of_a_stranger", "glmasr_of_a_stranger"])
+def test_a_refused_module_is_not_even_imported(tmp_path, monkeypatch, module):
+    (tmp_path / f"{module}.py").write_text("raise SystemExit")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError, match="refused"):
-        build({"nested": [{"_target_": "payload_of_a_stranger.main"}]})
-    assert "payload_of_a_stranger" not in sys.modules
+        build({"nested": [{"_target_": f"{module}.main"}]})
+    assert module not in sys.modules
 
 
 @pytest.mark.parametrize("address", ["glmasr.nowhere.Ear", "glmasr.frontend.pipeline.Eer", "glmasr.", "glmasr..build"])

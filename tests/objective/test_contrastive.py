@@ -198,11 +198,11 @@ def test_the_loss_is_finite_with_one_masked_frame(counts):
 
 
 def test_an_utterance_with_one_masked_frame_does_not_dilute_the_others():
-    mask = torch.arange(40) < torch.tensor([[1], [5], [9]])
-    with_it, without = (
-        objective(negatives=400).eval()(view_of(rows)) for rows in (mask, mask & torch.tensor([[0], [1], [1]]).bool())
-    )
-    assert with_it.parts["contrast"].item() == pytest.approx(without.parts["contrast"].item(), rel=0.1)
+    counts = torch.tensor([[1], [2], [2]])  # with two, each has but one distractor and nothing is left to chance
+    mask = torch.arange(40) < counts
+    with_it, without = (objective().eval()(view_of(rows)).parts for rows in (mask, mask & (counts > 1)))
+    assert without["contrast"] > 0
+    torch.testing.assert_close(with_it["contrast"], without["contrast"])
 
 
 def test_the_temperature_falls_to_its_end(mask):
