@@ -1,6 +1,6 @@
 """Forward + backward of the stem: depthwise-separable against a plain second convolution, interleaved, as a ratio.
 
-    python benchmarks/stem.py            # 16 utterances of 5 s, 64 channels, width 144
+python benchmarks/stem.py            # 16 utterances of 5 s, 64 channels, width 144
 """
 
 import statistics

@@ -135,12 +135,10 @@ def test_a_missing_or_foreign_bundle(complaint, corpus, tmp_path):
         assert f"{tmp_path}/other is not a bundle: it has no config.yaml" in said
 
 
-def test_a_label_budget_or_batch_that_holds_nothing(complaint, corpus):
+def test_a_label_budget_that_holds_nothing(complaint, corpus):
     data = ["data=folder", f"data.path={corpus}"]
     said = complaint("finetune", *data, "bundle=null", "labels.max_total_minutes=0.001")
     assert "no utterance is left for" in said and "max_total_minutes=0.001" in said
-    said = complaint("pretrain", *data, "batches.batch_seconds=0.5")
-    assert "more than a batch of 0.5 s; raise batch_seconds or lower max_seconds" in said
 
 
 def test_transcribing_a_text_file_named_wav(tmp_path, monkeypatch, capsys):
