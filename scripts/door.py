@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Spinning OpenMP threads cost 3-5x on a shared machine; must be set before torch is imported.
+# OpenMP threads that spin for ever cost 3-5x on a shared machine, threads that never spin 1.5x on a quiet one
+# (docs/LOG.md, 2026-11-22). Must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 import hydra
 from hydra import compose, initialize_config_dir

@@ -11,8 +11,9 @@ from glmasr.lengths import padding_mask
 class Ear(nn.Module):
     """Log-mel features with each bin of each utterance at zero mean and unit variance over its real frames.
 
-    The normalization takes level and channel out: an utterance scaled by any gain gives the same features as long
-    as it stays above the power floor. `deviation_floor` keeps a silent bin from being blown up.
+    The normalization takes level and channel out, as far as speech stays above the power floor: on real speech -20 dB
+    changes features by less than 0.001 on average (at most 0.43, in pauses that sink into the floor), -40 dB by 0.07 to
+    0.18 on average. `deviation_floor` keeps a silent bin from being blown up.
     """
 
     def __init__(self, bins: int = 80, deviation_floor: float = 0.5):
