@@ -1,5 +1,6 @@
 """A resolved config in, a finished run folder out: build, resume, fit, write the bundle."""
 
+import fcntl
 import json
 import logging
 import os
@@ -13,13 +14,14 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pytorch_lightning as lightning
 import torch
 import yaml
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from glmasr.build import build, check_names
 from glmasr.bundle import build_recognizer, encoder_weights, open_bundle, read_config, save_bundle
@@ -51,43 +53,82 @@ class Run:
         self.config = config
         self.folder = Path(config["run_dir"])
         self.finished_file = self.folder / "finished.json"
+        self.kept = self.folder / "config.yaml"
+        self.lock_file: TextIO | None = None
 
     def begin(self) -> bool:
-        """Make the folder and keep the config in it; False where the run was finished before."""
-        if self.config["overwrite"] and self.folder.exists():
-            shutil.rmtree(self.folder)
-        kept = self.folder / "config.yaml"
-        begun = any((self.folder / "checkpoints").glob("step_*.ckpt"))
-        if kept.exists() and (begun or self.finished_file.exists()):
-            changes = differences(yaml.safe_load(kept.read_text(encoding="utf-8")), self.config)
-            finished = self.finished_file.exists()
-            free = ("overwrite",) if finished else FREE_TO_CHANGE
-            changes = [change for change in changes if not change.startswith(free)]
-            if changes:
-                what = "was finished" if finished else "was begun"
-                raise InputError(
-                    f"{self.folder} {what} with other settings ({'; '.join(changes[:3])}): choose another name=…, "
-                    "or overwrite=true to discard it"
-                )
-            if finished:
-                say(f"{self.folder} is finished, nothing to do (overwrite=true does it again)")
-                return False
+        """Make the folder and keep the config in it; False where the run was finished before.
+
+        Only one process may train in a folder; of a distributed run the first rank answers for all.
+        """
+        if rank_zero_only.rank:
+            return not self.finished_file.exists()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            staged = kept.with_suffix(".tmp")
+            self.lock()
+            if self.config["overwrite"]:
+                self.clear()
+            if not self.is_open():
+                self.unlock()
+                return False
+            staged = self.kept.with_suffix(".tmp")
             staged.write_text(yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-            staged.replace(kept)
+            staged.replace(self.kept)
         except OSError as error:
             raise InputError(
                 f"cannot write to {self.folder} ({error.strerror}): choose a folder with run_dir=…"
             ) from error
         return True
 
+    def is_open(self) -> bool:
+        """False where the run is finished; an InputError where it was begun with settings that change its meaning."""
+        finished = self.finished_file.exists()
+        begun = any((self.folder / "checkpoints").glob("step_*.ckpt"))
+        if not self.kept.exists() or not (begun or finished):
+            return True
+        free = ("overwrite",) if finished else FREE_TO_CHANGE
+        changes = differences(yaml.safe_load(self.kept.read_text(encoding="utf-8")), self.config)
+        changes = [change for change in changes if not change.startswith(free)]
+        if changes:
+            what = "was finished" if finished else "was begun"
+            raise InputError(
+                f"{self.folder} {what} with other settings ({'; '.join(changes[:3])}): choose another name=…, "
+                "or overwrite=true to discard it"
+            )
+        if finished:
+            say(f"{self.folder} is finished, nothing to do (overwrite=true does it again)")
+        return not finished
+
+    def lock(self) -> None:
+        """Hold the folder while this process lives; an InputError where another one does."""
+        self.lock_file = (self.folder / ".lock").open("w")
+        try:
+            fcntl.lockf(self.lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"another process is training in {self.folder}: wait for it, or choose another name=…"
+            ) from error
+
+    def unlock(self) -> None:
+        """Leave the folder to others."""
+        if self.lock_file is not None:
+            self.lock_file.close()
+            (self.folder / ".lock").unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Discard what the folder holds."""
+        for entry in self.folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != ".lock":
+                entry.unlink()
+
     def finish(self, **facts) -> None:
         """Say that nothing is left to do, and how it went."""
         staged = self.finished_file.with_suffix(".tmp")
         staged.write_text(json.dumps(facts | provenance(), indent=1))
         staged.replace(self.finished_file)
+        self.unlock()
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
@@ -242,6 +283,8 @@ def finetune(config: Config) -> None:
         )
     # A pretrained bundle brings the shape it was trained with; the decoder's is in it too.
     kept = read_config(source) if source else {"model": config["model"], "ear": config["frontend"]}
+    # So that a run is not taken for finished when what it starts from has been trained again.
+    run.config["bundle_digest"] = open_bundle(source).digest() if source else None
     if not run.begin():
         return
     catalog = open_catalog(config)

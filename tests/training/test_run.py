@@ -1,6 +1,8 @@
 """A run is begun once, resumed from what can be read, finished once, and never mixed with another's settings."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -62,6 +64,28 @@ def test_a_finished_run_is_not_done_again(config, capsys):
     assert not Run(config | {"overwrite": False}).begin()
     with pytest.raises(InputError, match=r"was finished with other settings \(trainer.max_steps: 5 → 9\)"):
         Run(config | {"trainer": {"max_steps": 9}}).begin()
+
+
+HOLDER = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_folder_another_process_trains_in_is_left_alone(config, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.csv").write_text("theirs")
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run" / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout and holder.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=r"another process is training in .*run: wait for it"):
+            Run(config | {"overwrite": True}).begin()
+        holder.kill()
+    assert (tmp_path / "run" / "metrics.csv").read_text() == "theirs"
+    assert Run(config).begin()
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
