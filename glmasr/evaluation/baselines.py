@@ -219,7 +219,7 @@ def _variables(file: BinaryIO) -> Iterator[tuple[str, list[int]]]:
     def string() -> str:
         return file.read(number("H"))[:-1].decode()
 
-    number("I"), string(), number("I")  # version of the format, name and revision of the architecture
+    _ = number("I"), string(), number("I")  # version of the format, name and revision of the architecture
     for _ in range(number("I")):
         name, rank = string(), number("B")
         shape = [number("I") for _ in range(rank)]

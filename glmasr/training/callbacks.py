@@ -12,6 +12,7 @@ from pathlib import Path
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -188,6 +189,7 @@ class MetricsFile(Logger):
     def log_hyperparams(self, *args, **kwargs) -> None:
         """config.yaml in the run folder says it all."""
 
+    @rank_zero_only
     def log_metrics(self, metrics, step=None) -> None:
         step = step or 0
         row = {"step": step} | {k: f"{float(v):.6g}" for k, v in metrics.items() if k != "epoch"}

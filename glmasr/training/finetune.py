@@ -44,6 +44,8 @@ class Finetuning(lightning.LightningModule):
         self.optimizer, self.schedule = optimizer, schedule
         self.encoder_rate, self.layer_decay, self.frozen_steps = encoder_rate, layer_decay, frozen_steps
         self.mask_share, self.mask_span_frames = mask_share, mask_span_frames
+        # Never used without masks; data-parallel training waits for the gradient of whatever may have one.
+        recognizer.encoder.mask_embedding.requires_grad_(mask_share > 0)
         self.errors = {"wer": [0, 0], "cer": [0, 0]}
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:

@@ -21,7 +21,7 @@ import pytorch_lightning as lightning
 import torch
 import yaml
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only
 
 from glmasr.build import build, check_names
 from glmasr.bundle import build_recognizer, encoder_weights, open_bundle, read_config, save_bundle
@@ -61,7 +61,7 @@ class Run:
 
         Only one process may train in a folder; of a distributed run the first rank answers for all.
         """
-        if rank_zero_only.rank:
+        if getattr(rank_zero_only, "rank", 0):  # set from the launcher's environment
             return not self.finished_file.exists()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
