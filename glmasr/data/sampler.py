@@ -14,9 +14,9 @@ class BucketBatches:
     """Batches of utterances alike in length, for `DataLoader(batch_sampler=…)`: each a list of (row, global index).
 
     Batch size × longest utterance of the bucket stays within `batch_seconds`; one that is longer than that has a batch
-    of its own. The number of batches of an epoch is
-    a constant, so a resumed run computes where it is and skips nothing. Rank r of `world` takes the global
-    indices `start + step * world + r`, for `count` steps or without end; every rank thus takes the same number.
+    of its own. The number of batches of an epoch is a constant, so a resumed run computes where it is and skips
+    nothing. Rank r of `world` takes the global indices `start + step * world + r`, for `count` steps or without end;
+    every rank thus takes the same number.
     """
 
     def __init__(

@@ -223,7 +223,7 @@ def _hear(system: System, utterances: Sequence[Utterance]) -> list[Heard]:
         transcripts, failure = _call(system, waveforms), ""
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # any system may be measured, and may raise anything
         if len(utterances) > 1:
             return [heard for utterance in utterances for heard in _hear(system, [utterance])]
         transcripts, failure = [Transcript("", 0.0)], f"{type(error).__name__}: {error}"
