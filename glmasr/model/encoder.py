@@ -62,6 +62,17 @@ class Encoder(nn.Module):
 
         With `chunk_frames` a frame sees its own chunk and `left_chunks` before it, as in streaming.
         """
+        return self.layers(frames, lengths, mask, chunk_frames, left_chunks)[-1]
+
+    def layers(
+        self,
+        frames: Float[Tensor, "B T D"],
+        lengths: Int[Tensor, " B"],
+        mask: Bool[Tensor, "B T"] | None = None,
+        chunk_frames: int | None = None,
+        left_chunks: int | None = None,
+    ) -> list[Float[Tensor, "B T D"]]:
+        """What every block makes of the frames, the lowest first; the last is the context."""
         length = frames.shape[1]
         x = self.project(frames)
         if mask is not None:
@@ -74,12 +85,14 @@ class Encoder(nn.Module):
             # A padded row may see nothing; a softmax over nothing is NaN, so it may look at itself.
             allowed = allowed | torch.eye(length, dtype=torch.bool, device=x.device)
         angles = rotary_angles(length, self.head_width, x.device)
+        layers = []
         for block in self.blocks:
             if self.checkpointing and self.training:
                 x = checkpoint(block, x, angles, padding, allowed, use_reentrant=False)
             else:
                 x = block(x, angles, padding, allowed)
-        return x
+            layers.append(x)
+        return layers
 
     def forward(
         self, features: Float[Tensor, "B F M"], lengths: Int[Tensor, " B"], **view

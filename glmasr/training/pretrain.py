@@ -1,6 +1,7 @@
 """Unlabelled batches in, a pretrained encoder out: masked speech modeling with low-SNR input."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytorch_lightning as lightning
@@ -27,6 +28,23 @@ def step_rng(seed: int, index: int) -> np.random.Generator:
     return np.random.default_rng((seed, index))
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What the last training step leaves to look at, all detached: health is judged from it.
+
+    `parts` as the objective gave them, `context` of at most `SAMPLED_FRAMES` real frames (S, D), `size` the mean
+    absolute value of the clean features' real frames (about 0.8 for speech, 0 for digital silence).
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    context: Tensor
+    size: Tensor
+
+
+SAMPLED_FRAMES = 1024
+
+
 class Pretraining(lightning.LightningModule):
     """The encoder hears a damaged, masked batch; the objective knows the clean one."""
 
@@ -45,6 +63,7 @@ class Pretraining(lightning.LightningModule):
         self.ear, self.encoder, self.objective = ear, encoder, objective
         self.optimizer, self.schedule = optimizer, schedule
         self.mask_share, self.mask_span_frames, self.seed = mask_share, mask_span_frames, seed
+        self.seen: Seen | None = None
 
     def look(self, batch: Batch, step: int) -> View:
         """Everything an objective may want to know about a batch."""
@@ -59,13 +78,21 @@ class Pretraining(lightning.LightningModule):
         padding = padding_mask(frame_lengths, size)
         return View(context, frames, stack_features(clean, size), mask, padding, frame_lengths, step)
 
+    def judge(self, view: View) -> Loss:
+        """The objective's loss of one view."""
+        objective: Objective = self.objective  # type: ignore[assignment]
+        return objective(view)
+
     def loss(self, batch: Batch) -> Loss:
         """The objective's loss of one batch."""
-        objective: Objective = self.objective  # type: ignore[assignment]
-        return objective(self.look(batch, self.global_step))
+        return self.judge(self.look(batch, self.global_step))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        loss = self.loss(batch)
+        view = self.look(batch, self.global_step)
+        loss = self.judge(view)
+        real = ~view.padding
+        context, size = view.context.detach()[real][:SAMPLED_FRAMES], view.clean[real].abs().mean()
+        self.seen = Seen(loss.total.detach(), loss.parts, context, size)
         for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
             self.log(f"train/{name}", value, prog_bar=name.endswith(ON_THE_BAR))
         return loss.total
