@@ -24,6 +24,7 @@ ROOMS = {
     "faster_whisper": "glmasr/evaluation/baselines.py",
     "ctranslate2": "glmasr/evaluation/baselines.py",
     "jinja2": "glmasr/evaluation/report.py",
+    "matplotlib": "glmasr/figures.py",
     "jiwer": "glmasr/text/errors.py",
     "whisper_normalizer": "glmasr/text/normalize.py",
     "sentencepiece": "glmasr/text/tokenizer.py",
