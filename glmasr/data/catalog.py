@@ -30,6 +30,8 @@ SCHEMA = datasets.Features(
     split=datasets.Value("string"),
 )
 
+PARITY = {"even": 0, "odd": 1}
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -105,20 +107,36 @@ class Catalog:
         min_seconds: float = 0.0,
         max_seconds: float | None = None,
         max_total_minutes: float | None = None,
+        max_per_text: int | None = None,
+        positions: str | None = None,
         seed: int = 0,
     ) -> "Catalog":
         """The utterances that meet every condition, in their order; InputError where none does.
 
-        `max_total_minutes` is a label budget: utterances drawn by `seed`, the speakers taking turns, until the
-        next would exceed it. A smaller budget of the same seed is part of a larger one.
+        `positions` takes every other row of the split, counted before anything else is asked, so that choices and
+        reports can share a split whatever else they ask. `max_total_minutes` is a label budget: utterances drawn by
+        `seed`, the speakers taking turns, until the next would exceed it; `max_per_text` another: so many utterances
+        of each transcript, drawn alike. A smaller budget of the same seed is part of a larger one.
         """
         seconds = self._column("duration_seconds")
         keep = (seconds >= min_seconds) & (seconds <= (np.inf if max_seconds is None else max_seconds))
-        if split is not None:
-            keep &= self._column("split") == split
-        if labelled:
+        in_split = np.ones(len(self), dtype=bool) if split is None else self._column("split") == split
+        keep &= in_split
+        if positions is not None:
+            if positions not in PARITY:
+                raise InputError(
+                    f"'{positions}' are no positions in a split: name {' or '.join(PARITY)}, or null for all"
+                )
+            keep &= (np.cumsum(in_split) - 1) % 2 == PARITY[positions]
+        if labelled or max_per_text is not None:
             keep &= self._has_text()
         chosen = np.flatnonzero(keep)
+        if max_per_text is not None:
+            rng, texts = np.random.default_rng(seed), self._column("text")[chosen]
+            groups = [chosen[texts == text] for text in sorted(set(texts))]
+            speakers = self._column("speaker")
+            drawn = [group[take_turns(speakers[group], rng)[:max_per_text]] for group in groups]
+            chosen = np.sort(np.concatenate([chosen[:0], *drawn]))
         if max_total_minutes is not None:
             turns = take_turns(self._column("speaker")[chosen], np.random.default_rng(seed))
             within = np.cumsum(seconds[chosen][turns]) <= max_total_minutes * 60 + 1e-6
@@ -131,6 +149,8 @@ class Catalog:
                     min_seconds=min_seconds,
                     max_seconds=max_seconds,
                     max_total_minutes=max_total_minutes,
+                    max_per_text=max_per_text,
+                    positions=positions,
                 )
             )
         return self.rows(chosen)

@@ -290,7 +290,8 @@ def finetune(config: Config) -> None:
     catalog = open_catalog(config)
     limits = config["utterances"]
     train = catalog.subset(split=config["splits"]["train"], labelled=True, **limits, **config["labels"])
-    dev = catalog.subset(split=config["splits"]["dev"], labelled=True, **limits)
+    halves = config["splits"]["dev_positions"]
+    dev = catalog.subset(split=config["splits"]["dev"], positions=halves, labelled=True, **limits)
     tokenizer: Tokenizer = build(config["tokenizer"], texts=train.texts())
     train = feasible(train, tokenizer)
     seed_everything(config["seed"])

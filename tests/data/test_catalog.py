@@ -99,6 +99,33 @@ def test_a_label_budget_is_filled_fairly_and_repeats(tmp_path):
     assert len(catalog.subset(max_total_minutes=1000)) == len(rows)
 
 
+def test_so_many_of_each_text_are_drawn_fairly_and_repeat(tmp_path):
+    said = [(f"word {n % 4}", f"s{n // 4 % 3}") for n in range(48)]  # four takes of each word by each speaker
+    rows = [utterance(n, text=text, speaker=speaker) for n, (text, speaker) in enumerate(said)]
+    catalog = write_catalog([*rows, utterance(48, text=None)], tmp_path / "c")
+    drawn = [[u.id for u in catalog.subset(max_per_text=3, seed=seed)] for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    chosen = Counter((u.text, u.speaker) for u in catalog.subset(max_per_text=3, seed=1))
+    assert chosen == dict.fromkeys(said, 1)
+    assert set(drawn[0]) < {u.id for u in catalog.subset(max_per_text=5, seed=1)}
+    assert len(catalog.subset(max_per_text=1000)) == 48
+    assert len(catalog.subset(max_per_text=2, max_total_minutes=0.1)) < 4 * 2
+    with pytest.raises(InputError, match=r"max_per_text=2.*0 have a text"):
+        write_catalog([utterance(0, text=None)], tmp_path / "mute").subset(max_per_text=2)
+
+
+def test_positions_halve_a_split_whatever_else_is_asked(tmp_path):
+    rows = [utterance(n, split="dev" if n % 3 else "train", text=None if n % 4 == 1 else "t") for n in range(60)]
+    catalog = write_catalog(rows, tmp_path / "c")
+    dev = [u for u in rows if u.split == "dev"]
+    assert list(catalog.subset(split="dev", positions="even")) == dev[::2]
+    assert list(catalog.subset(split="dev", positions="odd")) == dev[1::2]
+    longer = catalog.subset(split="dev", positions="odd", labelled=True, min_seconds=2)
+    assert list(longer) == [u for u in dev[1::2] if u.text and u.duration_seconds >= 2] and 3 < len(longer) < 20
+    with pytest.raises(InputError, match="'all' are no positions"):
+        catalog.subset(positions="all")
+
+
 def test_turns_are_a_permutation():
     turns = take_turns(np.array(["a", "b", "a", "a"]), np.random.default_rng(0))
     assert sorted(turns) == [0, 1, 2, 3] and set(np.array(["a", "b", "a", "a"])[turns[:2]]) == {"a", "b"}
