@@ -139,7 +139,11 @@ def open_bundle(folder: str | Path) -> Bundle:
     return Bundle(folder, config, build(config["ear"]), model.eval(), tokenizer)
 
 
+def encoder_of(bundle: Bundle) -> Encoder:
+    """The encoder of a bundle of either kind."""
+    return bundle.model if isinstance(bundle.model, Encoder) else bundle.recognizer().encoder
+
+
 def encoder_weights(bundle: Bundle) -> dict[str, Tensor]:
-    """The encoder's part of a bundle of either kind, named as in `Encoder`."""
-    encoder = bundle.model if isinstance(bundle.model, Encoder) else bundle.recognizer().encoder
-    return encoder.state_dict()
+    """The encoder's weights, named as in `Encoder`."""
+    return encoder_of(bundle).state_dict()

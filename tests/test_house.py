@@ -27,6 +27,7 @@ ROOMS = {
     "matplotlib": "glmasr/figures.py",
     "jiwer": "glmasr/text/errors.py",
     "whisper_normalizer": "glmasr/text/normalize.py",
+    "sklearn": "glmasr/model/codebook.py",
     "sentencepiece": "glmasr/text/tokenizer.py",
     "safetensors": ("glmasr/bundle.py", "glmasr/training/callbacks.py"),
     "hydra": "scripts/door.py",

@@ -87,6 +87,11 @@ class Catalog:
         return self._column("duration_seconds").astype(np.float32)
 
     @property
+    def speakers(self) -> np.ndarray:
+        """Who speaks each utterance."""
+        return self._column("speaker")
+
+    @property
     def languages(self) -> tuple[str, ...]:
         """The languages that occur, sorted; an unknown one is left out."""
         return tuple(sorted(set(self._column("language")) - {""}))

@@ -12,8 +12,8 @@ class View:
     """One batch as an objective sees it.
 
     `context` is what the encoder made of the damaged, masked input. `frames` are the stem's output for the clean
-    waveform (gradients flow), `clean` its normalized log-mel, four feature frames stacked per frame. `mask` is True
-    where the input was hidden, `padding` where there is no speech. `step` counts optimizer steps.
+    waveform (gradients flow), `features` its normalized log-mel, `clean` the same with four feature frames stacked per
+    frame. `mask` is True where the input was hidden, `padding` where there is no speech. `step` counts optimizer steps.
     """
 
     context: Float[Tensor, "B T D"]
@@ -23,6 +23,8 @@ class View:
     padding: Bool[Tensor, "B T"]
     lengths: Int[Tensor, " B"]
     step: int
+    features: Float[Tensor, "B F M"]
+    feature_lengths: Int[Tensor, " B"]
 
 
 @dataclass(frozen=True)

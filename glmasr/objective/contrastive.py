@@ -1,5 +1,7 @@
 """Context and clean frames in, the wav2vec 2.0 loss out: find the true code among distractors (Baevski et al. 2020)."""
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -64,6 +66,7 @@ class Contrastive(nn.Module):
             "probability_perplexity": used.mean().detach(),
             "code_perplexity": entries.mean(),
             "temperature": torch.tensor(self.quantizer.temperature),
+            "trivial": torch.tensor(math.log(1 + self.negatives)),
         }
         return Loss(contrast + self.diversity_weight * diversity, parts)
 

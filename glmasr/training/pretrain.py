@@ -76,7 +76,8 @@ class Pretraining(lightning.LightningModule):
         mask = draw_mask(frame_lengths.tolist(), size, self.mask_share, self.mask_span_frames, rng).to(frames.device)
         context = self.encoder.contextualize(heard, frame_lengths, mask)
         padding = padding_mask(frame_lengths, size)
-        return View(context, frames, stack_features(clean, size), mask, padding, frame_lengths, step)
+        stacked = stack_features(clean, size)
+        return View(context, frames, stacked, mask, padding, frame_lengths, step, clean, lengths)
 
     def judge(self, view: View) -> Loss:
         """The objective's loss of one view."""

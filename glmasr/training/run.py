@@ -32,6 +32,7 @@ from glmasr.model.subsampling import STRIDE
 from glmasr.speech import RATE_HZ, InputError
 from glmasr.text.tokenizer import Tokenizer
 from glmasr.training.callbacks import Checkpoints, Lines, MetricsFile, Snapshots, Throughput
+from glmasr.training.clusters import fit_codebooks
 from glmasr.training.datamodule import SpeechBatches
 from glmasr.training.finetune import Finetuning
 from glmasr.training.pretrain import Pretraining
@@ -256,6 +257,9 @@ def pretrain(config: Config) -> None:
         seed=config["seed"],
         **config["masking"],
     )
+    if not readable(sorted((run.folder / "checkpoints").glob("step_*.ckpt"), reverse=True)):
+        for name, value in fit_codebooks(module.objective, module.ear, train, **config["codebook"]).items():
+            say(f"codebook: {name} {value}")
     batches = SpeechBatches(train, dev, seed=config["seed"], **config["batches"], **build(config["augment"]))
     say(f"pretraining {describe(encoder)} on {hours(train)} of audio; {run.folder}")
     facts = fit(run, module, batches, [])

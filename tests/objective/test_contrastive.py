@@ -14,6 +14,7 @@ from glmasr.objective.contrastive import Contrastive, contrastive_logits, draw_d
 
 D, G, K, WIDTH, NEGATIVES = 24, 2, 16, 12, 10
 LENGTHS = torch.tensor([40, 25, 33])
+FEATURES = (torch.zeros(3, 160, 80), 4 * LENGTHS)
 
 
 def view_of(mask: torch.Tensor, lengths: torch.Tensor = LENGTHS, step: int = 0) -> View:
@@ -21,7 +22,7 @@ def view_of(mask: torch.Tensor, lengths: torch.Tensor = LENGTHS, step: int = 0) 
     torch.manual_seed(1)
     context, frames = (torch.randn(batch, size, D, requires_grad=True) for _ in range(2))
     clean = torch.randn(batch, size, 320)
-    return View(context, frames, clean, mask, padding_mask(lengths, size), lengths, step)
+    return View(context, frames, clean, mask, padding_mask(lengths, size), lengths, step, *FEATURES)
 
 
 def objective(**options) -> Contrastive:

@@ -22,9 +22,9 @@ class Constant(nn.Module):
 @pytest.fixture
 def view() -> View:
     nothing = torch.zeros(1, 2, dtype=torch.bool)
-    return View(
-        torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), torch.zeros(1, 2, 4), nothing, nothing, torch.tensor([2]), 0
-    )
+    frames, lengths = torch.zeros(1, 2, 3), torch.tensor([2])
+    clean, features = torch.zeros(1, 2, 4), torch.zeros(1, 8, 1)
+    return View(frames, frames, clean, nothing, nothing, lengths, 0, features, 4 * lengths)
 
 
 def test_it_is_the_weighted_sum_with_named_parts(view):
