@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from glmasr.evaluation.bootstrap import interval, paired
+from glmasr.evaluation.conditions import CLEAN, Condition
 from glmasr.frontend.audio import read_audio
 from glmasr.speech import RATE_HZ, InputError, System, Transcript, Utterance
 from glmasr.text.errors import ErrorCounts, count_errors
@@ -27,13 +28,17 @@ METRICS = ("wer", "cer")
 
 @dataclass(frozen=True)
 class TestSet:
-    """Transcribed utterances under one condition ("clean", "snr=5", …); those without a text cannot be scored."""
+    """Transcribed utterances under one condition ("clean", "snr=5", …); those without a text cannot be scored.
+
+    `damage` is what makes the condition, where the recordings are clean.
+    """
 
     __test__ = False  # pytest would take the name for a test
 
     name: str
     utterances: Sequence[Utterance]
     condition: str = "clean"
+    damage: Condition = CLEAN
 
     def scored(self) -> list[Utterance]:
         """The utterances that have a reference; an InputError where none has, or where two share an id."""
@@ -47,7 +52,7 @@ class TestSet:
     def fingerprint(self) -> str:
         """Names the content, the same on every machine: ids, references, languages and durations."""
         rows = [[u.id, u.text, u.language, u.offset_seconds, round(u.duration_seconds, 3)] for u in self.scored()]
-        return _digest([self.name, self.condition, rows])
+        return _digest([self.name, self.condition, rows, *self.damage.identity()])
 
 
 @dataclass(frozen=True)
@@ -182,12 +187,12 @@ def evaluate(system: System, test_set: TestSet, folder: str | Path, group: int =
     journal = _Journal(_journal_path(Path(folder), system, test_set), _identity(system, test_set))
     left = sorted((u for u in utterances if u.id not in journal.rows), key=lambda u: (u.duration_seconds, u.id))
     if left:
-        _hear(system, left[:1])
+        _hear(system, left[:1], test_set.damage)
     with tqdm(
         total=len(utterances), initial=len(journal.rows), desc=f"{system.name} · {test_set.name}", disable=None
     ) as bar:
         for start in range(0, len(left), group):
-            heard = _hear(system, left[start : start + group])
+            heard = _hear(system, left[start : start + group], test_set.damage)
             journal.add(heard)
             bar.update(len(heard))
     run = Run(system.name, test_set.name, test_set.condition, tuple(journal.rows[u.id] for u in utterances))
@@ -215,9 +220,9 @@ def _result(run: Run, metric: str, samples: int, seed: int) -> Result:
     return Result(run.system, run.test_set, run.condition, metric, value, low, high, int(words.sum()), run.rtf)
 
 
-def _hear(system: System, utterances: Sequence[Utterance]) -> list[Heard]:
+def _hear(system: System, utterances: Sequence[Utterance], damage: Condition) -> list[Heard]:
     """Transcribe together; where that raises, one by one, so that one bad file costs one hypothesis."""
-    waveforms = [read_audio(u.audio, u.offset_seconds, u.duration_seconds) for u in utterances]
+    waveforms = [damage.apply(read_audio(u.audio, u.offset_seconds, u.duration_seconds), u.id) for u in utterances]
     start = time.perf_counter()
     try:
         transcripts, failure = _call(system, waveforms), ""
@@ -225,7 +230,7 @@ def _hear(system: System, utterances: Sequence[Utterance]) -> list[Heard]:
         raise
     except Exception as error:  # any system may be measured, and may raise anything
         if len(utterances) > 1:
-            return [heard for utterance in utterances for heard in _hear(system, [utterance])]
+            return [heard for utterance in utterances for heard in _hear(system, [utterance], damage)]
         transcripts, failure = [Transcript("", 0.0)], f"{type(error).__name__}: {error}"
     elapsed = time.perf_counter() - start
     seconds = [len(waveform) / RATE_HZ for waveform in waveforms]
