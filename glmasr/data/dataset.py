@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,9 @@ from glmasr.speech import Batch, InputError
 
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """`(waveform N, rng) → waveform N`."""
+
+Mixing = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
+"""`(waveform N, other waveform, rng) → waveform N`."""
 
 
 class Encodes(Protocol):
@@ -41,9 +44,9 @@ class Item:
 class SpeechDataset(torch.utils.data.Dataset):
     """Utterances by (row, global batch index), of which every random choice is a function, whichever worker loads it.
 
-    `augmentations` change the speech itself, so `clean` has them too; `noise` is in `waveform` only. With a
-    `tokenizer` every utterance must have a text. In a batch an unreadable utterance gives its place to a readable
-    one: `unreadable` counts them, the first is a warning.
+    `augmentations` change the speech itself, so `clean` has them too; `noise` is in `waveform` only, and so is the
+    `talker` that another utterance of the batch may become. With a `tokenizer` every utterance must have a text. In a
+    batch an unreadable utterance gives its place to a readable one: `unreadable` counts them, the first is a warning.
     """
 
     def __init__(
@@ -53,8 +56,9 @@ class SpeechDataset(torch.utils.data.Dataset):
         noise: Augmentation | None = None,
         tokenizer: Encodes | None = None,
         seed: int = 0,
+        talker: Mixing | None = None,
     ):
-        self.catalog, self.augmentations, self.noise = catalog, tuple(augmentations), noise
+        self.catalog, self.augmentations, self.noise, self.talker = catalog, tuple(augmentations), noise, talker
         self.tokenizer, self.seed = tokenizer, seed
         self.unreadable = 0
 
@@ -73,7 +77,7 @@ class SpeechDataset(torch.utils.data.Dataset):
         return Item(
             id=utterance.id,
             waveform=torch.from_numpy(waveform),
-            clean=None if self.noise is None else torch.from_numpy(clean),
+            clean=None if self.noise is None and self.talker is None else torch.from_numpy(clean),
             tokens=self._tokens(utterance.id, utterance.text),
             text=utterance.text,
             index=index,
@@ -85,7 +89,19 @@ class SpeechDataset(torch.utils.data.Dataset):
         readable = [item for item in items if isinstance(item, Item)]
         if not readable:
             raise InputError(f"no utterance of batch {keys[0][1]} can be read: {items[0]}")
-        return [item if isinstance(item, Item) else readable[n % len(readable)] for n, item in enumerate(items)]
+        items = [item if isinstance(item, Item) else readable[n % len(readable)] for n, item in enumerate(items)]
+        return [self._talked_over(n, items) for n in range(len(items))]
+
+    def _talked_over(self, place: int, items: list[Item]) -> Item:
+        """The item with another of its batch in the background, where that is asked for and there is another."""
+        item = items[place]
+        if self.talker is None or len(items) < 2:
+            return item
+        rng = np.random.default_rng((self.seed, item.index, place, 1))
+        other = items[(place + int(rng.integers(1, len(items)))) % len(items)]
+        assert other.clean is not None
+        mixed = self.talker(item.waveform.numpy(), other.clean.numpy(), rng)
+        return replace(item, waveform=torch.from_numpy(mixed))
 
     def _attempt(self, key: Key) -> Item | UnreadableAudio:
         try:

@@ -1,4 +1,4 @@
-"""Lengths in, span masks out: True = hidden from the encoder."""
+"""Lengths in, span masks out (True = hidden from the encoder); and how far attention may see."""
 
 import numpy as np
 import torch
@@ -19,6 +19,17 @@ def draw_mask(
     for row, length in enumerate(lengths):
         mask[row, :length] = torch.from_numpy(span_mask(length, share, span_frames, rng))
     return mask
+
+
+def draw_chunk(probability: float, low_frames: int, high_frames: int, rng: np.random.Generator) -> int | None:
+    """Limited attention for one batch with `probability`: how many frames a chunk has; None is full context.
+
+    One encoder so learns to hear whole utterances and streams (Zhang et al. 2020, "U2", section 3.2). A probability of
+    0 draws nothing, so what else `rng` gives is as without it.
+    """
+    if not probability or rng.random() >= probability:
+        return None
+    return int(rng.integers(low_frames, high_frames + 1))
 
 
 def span_mask(length: int, share: float, span_frames: int, rng: np.random.Generator) -> np.ndarray:

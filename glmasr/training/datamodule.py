@@ -6,7 +6,7 @@ import pytorch_lightning as lightning
 from torch.utils.data import DataLoader
 
 from glmasr.data.catalog import Catalog
-from glmasr.data.dataset import Augmentation, SpeechDataset, collate
+from glmasr.data.dataset import Augmentation, Mixing, SpeechDataset, collate
 from glmasr.data.sampler import BucketBatches, in_order
 from glmasr.speech import Batch
 from glmasr.text.tokenizer import Tokenizer
@@ -30,11 +30,12 @@ class SpeechBatches(lightning.LightningDataModule):
         augmentations: Sequence[Augmentation] = (),
         noise: Augmentation | None = None,
         tokenizer: Tokenizer | None = None,
+        talker: Mixing | None = None,
     ):
         super().__init__()
         self.train, self.dev, self.tokenizer = train, dev, tokenizer
         self.batch_seconds, self.buckets, self.workers, self.seed = batch_seconds, buckets, workers, seed
-        self.augmentations, self.noise = augmentations, noise
+        self.augmentations, self.noise, self.talker = augmentations, noise, talker
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
@@ -48,7 +49,7 @@ class SpeechBatches(lightning.LightningDataModule):
             world=trainer.world_size,
             start=trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size,
         )
-        dataset = SpeechDataset(self.train, self.augmentations, self.noise, self.tokenizer, self.seed)
+        dataset = SpeechDataset(self.train, self.augmentations, self.noise, self.tokenizer, self.seed, self.talker)
         return self.loader(dataset, batches)
 
     def val_dataloader(self) -> DataLoader:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as lightning
@@ -12,7 +13,7 @@ from glmasr.lengths import padding_mask
 from glmasr.model.encoder import Encoder
 from glmasr.model.subsampling import stack_features
 from glmasr.objective.contract import Loss, Objective, View
-from glmasr.objective.masking import draw_mask
+from glmasr.objective.masking import draw_chunk, draw_mask
 from glmasr.speech import Batch
 from glmasr.training.optimizer import Schedule, scheduled
 
@@ -58,8 +59,10 @@ class Pretraining(lightning.LightningModule):
         mask_share: float,
         mask_span_frames: int,
         seed: int,
+        chunks: dict[str, Any] | None = None,
     ):
         super().__init__()
+        self.chunks = chunks or {"probability": 0.0, "low_frames": 1, "high_frames": 1}
         self.ear, self.encoder, self.objective = ear, encoder, objective
         self.optimizer, self.schedule = optimizer, schedule
         self.mask_share, self.mask_span_frames, self.seed = mask_share, mask_span_frames, seed
@@ -74,7 +77,8 @@ class Pretraining(lightning.LightningModule):
         frames, _ = self.encoder.subsample(clean, lengths)
         size = frames.shape[1]
         mask = draw_mask(frame_lengths.tolist(), size, self.mask_share, self.mask_span_frames, rng).to(frames.device)
-        context = self.encoder.contextualize(heard, frame_lengths, mask)
+        chunk = draw_chunk(**self.chunks, rng=rng) if self.training else None
+        context = self.encoder.contextualize(heard, frame_lengths, mask, chunk)
         padding = padding_mask(frame_lengths, size)
         stacked = stack_features(clean, size)
         return View(context, frames, stacked, mask, padding, frame_lengths, step, clean, lengths)
