@@ -139,6 +139,24 @@ def open_bundle(folder: str | Path) -> Bundle:
     return Bundle(folder, config, build(config["ear"]), model.eval(), tokenizer)
 
 
+def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Write named tensors as safetensors; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(path.name + ".tmp")
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, staged)
+    with staged.open("rb") as written:
+        os.fsync(written.fileno())
+    staged.replace(path)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors that `save_weights` wrote; an InputError where the file is missing or damaged."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read as safetensors ({error}): write it again") from error
+
+
 def encoder_of(bundle: Bundle) -> Encoder:
     """The encoder of a bundle of either kind."""
     return bundle.model if isinstance(bundle.model, Encoder) else bundle.recognizer().encoder

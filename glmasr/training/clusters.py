@@ -1,5 +1,9 @@
 """Unlabelled audio in, a fitted codebook out, in bounded memory: at most so many frames, drawn over all speakers."""
 
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,8 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from glmasr.bundle import encoder_of, open_bundle
-from glmasr.data.catalog import Catalog, take_turns
+from glmasr.build import build
+from glmasr.bundle import encoder_of, load_weights, open_bundle, save_weights
+from glmasr.data.catalog import Catalog, prepare_catalog, take_turns
 from glmasr.data.dataset import SpeechDataset, collate
 from glmasr.model.codebook import Codebook
 from glmasr.model.subsampling import frame_lengths
@@ -44,15 +49,43 @@ class Block(nn.Module):
         return self.encoder.layers(heard, heard_lengths)[self.block - 1]
 
 
-def fit_codebooks(objective: nn.Module, ear: nn.Module, catalog: Catalog, frames: int, seed: int) -> dict[str, Any]:
-    """Fit every codebook in `objective` that is not yet; facts about the last one, {} where there was none to fit."""
-    facts = {}
+def fit_codebooks(
+    objective: nn.Module, ear: nn.Module, catalog: Catalog, frames: int, seed: int, path: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """Fit every codebook in `objective` that is not yet, or fill it in from `path`; facts about each one fitted."""
     for book in objective.modules():
         if isinstance(book, Codebook) and not book.fitted:
+            if path is not None:
+                fill(book, path)
+                continue
             vectors = gather(catalog, ear, book, frames, seed)
             book.fit(vectors)
-            facts = describe(book, vectors)
-    return facts
+            yield describe(book, vectors)
+
+
+def fill(book: Codebook, path: str) -> None:
+    """Take the centers that `make clusters` wrote; an InputError where they are of another shape or not there."""
+    try:
+        book.load_state_dict(load_weights(Path(path)))
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} was made for another codebook ({str(error).splitlines()[-1].strip()}): make clusters with the "
+            "same codebook=… settings"
+        ) from error
+
+
+def make_clusters(config: dict[str, Any]) -> None:
+    """`make clusters`: fit one codebook and write it, with how evenly its codes are used."""
+    folder = Path(config["run_dir"])
+    target = folder / "codebook.safetensors"
+    catalog = prepare_catalog(build(config["data"]), config["catalogs"])
+    train = catalog.subset(split=config["splits"]["train"], **config["utterances"])
+    book, ear = build(config["codebook"]), build(config["frontend"])
+    [facts] = fit_codebooks(book, ear, train, config["frames"], config["seed"])
+    save_weights(target, book.state_dict())
+    (folder / "codebook.json").write_text(json.dumps(facts | {"config": config}, indent=1, ensure_ascii=False))
+    told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items())
+    print(f"glmasr: wrote {target}: {told}", file=sys.stderr)
 
 
 @torch.no_grad()
