@@ -40,12 +40,21 @@ def warmup_cosine(total_steps: int, warmup_share: float, final_factor: float) ->
 
 
 def adamw(
-    groups: Iterable[dict], learning_rate: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.98)
+    groups: Iterable[dict],
+    learning_rate: float,
+    weight_decay: float,
+    update_seconds: float | None = None,
+    reference_seconds: float = 15.0,
+    betas: tuple[float, float] = (0.9, 0.98),
 ) -> torch.optim.AdamW:
     """AdamW over groups of `params`, each with a `rate` that multiplies the learning rate.
 
-    Matrices decay, vectors (norms, biases, embeddings of one) do not.
+    Matrices decay, vectors (norms, biases, embeddings of one) do not. `learning_rate` is meant for updates of
+    `reference_seconds` of audio; for `update_seconds` it is scaled by the square root of their ratio, which keeps the
+    noise of Adam's steps (Malladi et al. 2022).
     """
+    if update_seconds is not None:
+        learning_rate *= math.sqrt(update_seconds / reference_seconds)
     split = []
     for group in groups:
         rate, parameters = group.get("rate", 1.0), list(group["params"])

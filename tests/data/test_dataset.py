@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from glmasr.augment.noise import NoiseMixing
 from glmasr.augment.speed import Speed
+from glmasr.augment.talker import TalkerMixing
 from glmasr.augment.volume import Volume
 from glmasr.data.catalog import Catalog, write_catalog
 from glmasr.data.dataset import SpeechDataset, collate
@@ -123,3 +124,14 @@ def test_bytes_and_offsets_are_served(tmp_path):
     rows = [Utterance("part", (tmp_path / "a.wav").read_bytes(), 0.25, offset_seconds=0.5)]
     item = SpeechDataset(write_catalog(rows, tmp_path / "c"))[(0, 0)]
     np.testing.assert_allclose(item.waveform, ramp[8000:12000], atol=1e-4)
+
+
+def test_a_talker_of_the_batch_is_in_what_is_heard_and_not_in_what_is_clean(catalog):
+    mixing = TalkerMixing(0.0, 0.0, 1.0)
+    keys = [(row, 7) for row in range(len(catalog))]
+    alone, mixed, again = (
+        collate(SpeechDataset(catalog, seed=1, talker=talker).__getitems__(keys)) for talker in (None, mixing, mixing)
+    )
+    assert torch.equal(mixed.clean, alone.waveform) and torch.equal(mixed.waveform, again.waveform)
+    changed = (mixed.waveform != mixed.clean).sum(1) / mixed.lengths
+    assert (changed > 0).all() and (changed <= 0.5).all()

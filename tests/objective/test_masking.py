@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from glmasr.objective.masking import draw_mask, span_mask
+from glmasr.objective.masking import draw_chunk, draw_mask, span_mask
 
 
 def runs(mask: np.ndarray) -> list[int]:
@@ -59,3 +59,12 @@ def test_the_size_of_the_batch_changes_no_share():
 def test_same_seed_same_mask():
     first, again, other = (draw_mask([80, 60], 80, 0.5, 10, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_chunks_are_drawn_with_their_probability_within_their_bounds():
+    rng = np.random.default_rng(0)
+    drawn = [draw_chunk(0.4, 4, 7, rng) for _ in range(1000)]
+    chunks = [size for size in drawn if size is not None]
+    assert 340 < len(chunks) < 460 and set(chunks) == {4, 5, 6, 7}
+    before = rng.bit_generator.state
+    assert draw_chunk(0.0, 4, 7, rng) is None and rng.bit_generator.state == before

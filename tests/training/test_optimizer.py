@@ -83,3 +83,12 @@ def test_frozen_groups_stand_still_then_follow_the_schedule(recognizer):
         for name, parameter in recognizer.named_parameters():
             moved = not torch.equal(parameter, before[name])
             assert moved == (step >= 3 or not name.startswith("encoder."))
+
+
+def test_the_rate_follows_the_square_root_of_the_audio_per_update():
+    weights = [torch.nn.Parameter(torch.zeros(2, 2))]
+    rates = [
+        adamw([{"params": weights}], 1e-3, 0.01, update_seconds=seconds).param_groups[0]["lr"]
+        for seconds in (None, 15.0, 60.0)
+    ]
+    assert rates == pytest.approx([1e-3, 1e-3, 2e-3])

@@ -106,3 +106,14 @@ def test_the_randomness_of_a_step_is_its_seed_and_number():
     assert drawn(1, 2) == drawn(1, 2)
     assert len({drawn(seed, index) for seed in range(3) for index in range(3)}) == 9
     assert isinstance(step_rng(0, 0), np.random.Generator)
+
+
+def test_limited_attention_changes_what_is_heard_in_training_only(batch):
+    def context(probability: float, training: bool) -> torch.Tensor:
+        module = pretraining("+model.encoder.dropout=0.0")
+        module.chunks = {"probability": probability, "low_frames": 2, "high_frames": 2}
+        return module.train(training).look(batch, 0).context
+
+    whole = context(0.0, True)
+    assert not torch.allclose(context(1.0, True), whole)
+    assert torch.equal(context(1.0, False), context(0.0, False))
