@@ -35,10 +35,11 @@ from glmasr.training.callbacks import Checkpoints, Lines, MetricsFile, Snapshots
 from glmasr.training.clusters import fit_codebooks
 from glmasr.training.datamodule import SpeechBatches
 from glmasr.training.finetune import Finetuning
+from glmasr.training.health import Health
 from glmasr.training.pretrain import Pretraining
 
 Config = dict[str, Any]
-FREE_TO_CHANGE = ("trainer", "logger", "overwrite", "checkpoints", "batches.workers")
+FREE_TO_CHANGE = ("trainer", "logger", "overwrite", "checkpoints", "batches.workers", "health")
 """Settings an interrupted run may be resumed with a new value of; the rest decides what the numbers mean."""
 
 
@@ -262,7 +263,7 @@ def pretrain(config: Config) -> None:
             say(f"codebook: {name} {value}")
     batches = SpeechBatches(train, dev, seed=config["seed"], **config["batches"], **build(config["augment"]))
     say(f"pretraining {describe(encoder)} on {hours(train)} of audio; {run.folder}")
-    facts = fit(run, module, batches, [])
+    facts = fit(run, module, batches, [Health(run.folder, **config["health"])])
     if module.global_rank:
         return
     save_bundle(
