@@ -13,7 +13,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 
 help:  ## this list
 	@echo 'make TARGET [ARGS="setting=value …"]   e.g. make pretrain ARGS="data=folder data.path=/my/audio name=mine"'
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 20
 
 setup: $(VENV)/.installed  ## a virtual environment with everything in it
 
@@ -30,6 +30,9 @@ demo: setup  ## the whole way on real speech: pretrain, fine-tune twice, benchma
 	$(PY) scripts/benchmark.py name=demo 'bundle=[runs/demo/scratch/bundle,runs/demo/pretrained/bundle]'
 	@echo 'The report: runs/demo/report/report.html (and .md, .json)'
 
+clusters: setup  ## a codebook that pretrainings share (conf/clusters.yaml)
+	$(PY) scripts/clusters.py $(ARGS)
+
 pretrain: setup  ## an encoder from unlabelled audio (conf/pretrain.yaml)
 	$(PY) scripts/pretrain.py $(ARGS)
 
@@ -44,6 +47,12 @@ benchmark: setup  ## error rates with intervals, against Whisper (conf/benchmark
 	  echo 'Nothing fine-tuned at runs/finetune/bundle yet: fine-tuning first (bundle=DIR takes yours)'; \
 	  $(MAKE) --no-print-directory finetune ARGS=; fi
 	$(PY) scripts/benchmark.py $(ARGS)
+
+label-efficiency: setup  ## what pretraining is worth, by label budget and seed (conf/label_efficiency.yaml)
+	$(PY) scripts/label_efficiency.py $(ARGS)
+
+results: setup  ## the figures and the READMEs' tables from docs/results/*.json
+	$(PY) -m glmasr.evaluation.results
 
 transcribe: setup  ## files to text: make transcribe ARGS="--bundle DIR FILE… --format srt"
 	$(VENV)/bin/glmasr transcribe $(ARGS)
@@ -61,4 +70,4 @@ clean:  ## remove caches; runs and corpora stay
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache
 
-.PHONY: help setup demo pretrain finetune benchmark transcribe test check clean
+.PHONY: help setup demo clusters pretrain finetune benchmark label-efficiency results transcribe test check clean

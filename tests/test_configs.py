@@ -16,14 +16,18 @@ GROUPS = {
     "pretrain": ["data", "frontend", "model", "objective", "augment", "optimizer", "schedule", "trainer", "logger"],
     "finetune": ["data", "frontend", "model", "tokenizer", "augment", "optimizer", "schedule", "trainer", "logger"],
     "benchmark": ["data"],
+    "label_efficiency": [],
 }
+PLAIN = {"label_efficiency"}
+"""Verbs whose experiments are options of the group `experiment`."""
 OTHERS = {"pretrain": {"augment=finetune"}, "finetune": {"augment=pretrain"}}
 """A verb's own augmentations are no choice of the other's."""
 
 
 def options(verb: str) -> list[str]:
     found = [f"{group}={file.stem}" for group in GROUPS[verb] for file in sorted((CONF / group).glob("*.yaml"))]
-    found += [f"experiment/{verb}={file.stem}" for file in sorted((CONF / "experiment" / verb).glob("*.yaml"))]
+    stems = [file.stem for file in sorted((CONF / "experiment" / verb).glob("*.yaml"))]
+    found += [f"experiment={verb}/{stem}" if verb in PLAIN else f"experiment/{verb}={stem}" for stem in stems]
     return [option for option in found if option not in OTHERS.get(verb, ())]
 
 

@@ -42,6 +42,7 @@ ELSEWHERE = {
     "scripts/pretrain.py": "tests/journeys/test_spine.py",
     "scripts/finetune.py": "tests/journeys/test_spine.py",
     "scripts/benchmark.py": "tests/journeys/test_spine.py",
+    "scripts/label_efficiency.py": "tests/evaluation/test_label_efficiency.py",
 }
 """Sources without a test file of their own, and where or why they need none."""
 

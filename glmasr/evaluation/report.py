@@ -106,12 +106,15 @@ def as_json(outcome: Outcome, provenance: dict) -> dict:
 
 def provenance(outcome: Outcome) -> dict:
     """What it takes to make the same report again."""
+    return surroundings() | {"seed": outcome.seed, "data": outcome.data}
+
+
+def surroundings() -> dict:
+    """What a number must name wherever it was measured: command, day, commit, versions, machine."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "git_commit": _git_commit(),
-        "seed": outcome.seed,
-        "data": outcome.data,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in VERSIONS},
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "platform": platform.platform()},
     }
