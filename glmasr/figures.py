@@ -87,11 +87,11 @@ def draw_bars(groups: Mapping[str, Mapping[str, Bar]], title: str, y_label: str)
             present = [(place, group[name]) for place, group in enumerate(groups.values()) if name in group]
             centers = [place + (index - (len(names) - 1) / 2) * width for place, _ in present]
             bars = [bar for _, bar in present]
-            axes.bar(centers, [bar.value for bar in bars], width * 0.9, color=color, alpha=0.75, label=name)
+            axes.bar(centers, [bar.value for bar in bars], width * 0.9, color=color, alpha=0.4, label=name)
             for center, bar in zip(centers, bars, strict=True):
                 if bar.low is not None and bar.high is not None:
-                    axes.plot([center, center], [bar.low, bar.high], color=INK, linewidth=1.6)
-                axes.plot([center] * len(bar.dots), list(bar.dots), "o", color=INK, markersize=3, alpha=0.8)
+                    axes.plot([center, center], [bar.low, bar.high], color=color, linewidth=1.8)
+                axes.plot([center] * len(bar.dots), list(bar.dots), "o", color=color, markersize=3.5, zorder=3)
         axes.set_xticks(range(len(groups)), list(groups))
         axes.set_ylim(bottom=0)
         return _svg(figure, axes, len(names))

@@ -53,8 +53,17 @@ def test_a_logarithmic_axis_is_marked_where_the_budgets_are():
 
 def test_every_arm_has_its_bar_and_its_color():
     svg = draw_bars(GROUPS, "Arms", "WER (%)")
-    assert shapes(svg, f"fill: {COLORS[0]}") == 3  # two corpora and the legend
-    assert shapes(svg, f"fill: {COLORS[1]}") == 2
+    assert shapes(svg, f"fill: {COLORS[0]}; opacity") == 3  # two corpora and the legend
+    assert shapes(svg, f"fill: {COLORS[1]}; opacity") == 2
+
+
+def test_seeds_are_dots_and_intervals_lines():
+    whole, undotted, bare = (
+        draw_bars({"fsdd": {"scratch": bar}, "taller": {"scratch": Bar(30.0)}}, "Arms", "WER (%)")
+        for bar in (Bar(16.5, 14.0, 19.0, (16.0, 17.0)), Bar(16.5, 14.0, 19.0), Bar(16.5))
+    )
+    assert whole.count("<use ") == undotted.count("<use ") + 2
+    assert shapes(undotted, f"stroke: {COLORS[0]}") == shapes(bare, f"stroke: {COLORS[0]}") + 1
 
 
 def test_nothing_paints_the_page():

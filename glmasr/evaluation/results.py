@@ -25,16 +25,17 @@ WORDS = {
         "where": "corpus, labels",
         "condition": "condition",
         "steps": "steps",
-        "note": "Error rates in %, the mean over fine-tuning seeds {seeds}, with a 95 % interval over utterances; p: "
-        "paired test against {baseline} on the same utterances, not corrected for the number of tests. "
+        "note": "Error rates in %, the mean over fine-tuning seeds {seeds}, with (a 95 % interval over utterances) "
+        "and [the least and most of the seeds]; p: paired test against {baseline} on the same utterances, not "
+        "corrected for the number of tests. "
         "`{command}`, commit {commit}, {date}.",
     },
     "zh": {
         "where": "语料,标注",
         "condition": "条件",
         "steps": "步数",
-        "note": "错误率(%),对微调种子 {seeds} 取平均,附按语句的 95 % 区间;p:在相同语句上与 {baseline} "
-        "的配对检验,未做多重比较校正。`{command}`,提交 {commit},{date}。",
+        "note": "错误率(%),对微调种子 {seeds} 取平均,附(按语句的 95 % 区间)和[各种子的最小值–最大值];"
+        "p:在相同语句上与 {baseline} 的配对检验,未做多重比较校正。`{command}`,提交 {commit},{date}。",
     },
 }
 
@@ -101,9 +102,11 @@ def table(document: Document, language: str = "en") -> list[str]:
 
 
 def cell(row: Document) -> str:
-    """16.5 (14.0–19.0), p 0.012."""
-    value, low, high = (f"{row[key] * 100:.1f}" for key in ("value", "low", "high"))
-    return f"{value} ({low}–{high})" + (f", p {row['p_value']:.2g}" if "p_value" in row else "")
+    """16.5 (14.0–19.0) [16.0–17.0], p 0.012: the mean, its interval, the least and most of the seeds, the test."""
+    keys = ("value", "low", "high", "seed_min", "seed_max")
+    value, low, high, least, most = (f"{row[key] * 100:.1f}" for key in keys)
+    spread = f" [{least}–{most}]" if len(row["seeds"]) > 1 else ""
+    return f"{value} ({low}–{high}){spread}" + (f", p {row['p_value']:.2g}" if "p_value" in row else "")
 
 
 def figures(document: Document) -> dict[str, str]:

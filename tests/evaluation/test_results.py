@@ -29,7 +29,7 @@ def result(budgets=("all",), conditions=("clean",), corpora=("fsdd", "aishell"))
         for condition in conditions
         for arm in ("scratch", "kmeans")
     ]
-    rates = {"value": 0.165, "low": 0.14, "high": 0.19}
+    rates = {"value": 0.165, "low": 0.14, "high": 0.19, "seed_min": 0.16, "seed_max": 0.17}
     test = {"delta": -0.01, "p_value": 0.0123, "seeds_better": "2/2"}
     summary = [
         place | rates | {"seeds": [0, 1], "steps": [600]} | (test if place["arm"] == "kmeans" else {})
@@ -52,13 +52,18 @@ def result(budgets=("all",), conditions=("clean",), corpora=("fsdd", "aishell"))
 
 def test_a_cell_has_the_rate_its_interval_and_the_test():
     scratch, kmeans = result()["summary"][:2]
-    assert cell(scratch) == "16.5 (14.0–19.0)" and cell(kmeans) == "16.5 (14.0–19.0), p 0.012"
+    assert cell(scratch) == "16.5 (14.0–19.0) [16.0–17.0]"
+    assert cell(kmeans) == "16.5 (14.0–19.0) [16.0–17.0], p 0.012"
+    assert cell(scratch | {"seeds": [0]}) == "16.5 (14.0–19.0)"
 
 
 def test_a_table_has_a_line_for_each_place_and_a_column_for_each_arm():
     lines = table(result(budgets=("1 min", "10 min"), conditions=("clean", "snr=5")))
     assert lines[0] == "| corpus, labels | condition | scratch | kmeans | steps |" and len(lines) == 2 + 2 * 2 * 2
-    assert lines[3] == "| fsdd WER, 1 min | snr=5 | 16.5 (14.0–19.0) | 16.5 (14.0–19.0), p 0.012 | 600 |"
+    assert (
+        lines[3]
+        == "| fsdd WER, 1 min | snr=5 | 16.5 (14.0–19.0) [16.0–17.0] | 16.5 (14.0–19.0) [16.0–17.0], p 0.012 | 600 |"
+    )
     assert "condition" not in table(result())[0]
     lacking = result()
     del lacking["summary"][1]
