@@ -29,7 +29,7 @@ ROOMS = {
     "whisper_normalizer": "glmasr/text/normalize.py",
     "sklearn": "glmasr/model/codebook.py",
     "sentencepiece": "glmasr/text/tokenizer.py",
-    "safetensors": ("glmasr/bundle.py", "glmasr/training/callbacks.py"),
+    "safetensors": ("glmasr/bundle.py", "glmasr/training/callbacks.py", "glmasr/training/probing.py"),
     "hydra": "scripts/door.py",
     "omegaconf": "scripts/door.py",
 }

@@ -30,13 +30,14 @@ from glmasr.frontend.logmel import HOP_SAMPLES
 from glmasr.model.recognizer import Recognizer, parameter_count
 from glmasr.model.subsampling import STRIDE
 from glmasr.speech import RATE_HZ, InputError
-from glmasr.text.tokenizer import Tokenizer
+from glmasr.text.tokenizer import Tokenizer, learn_characters
 from glmasr.training.callbacks import Checkpoints, Lines, MetricsFile, Snapshots, Throughput
 from glmasr.training.clusters import fit_codebooks
 from glmasr.training.datamodule import SpeechBatches
 from glmasr.training.finetune import Finetuning
 from glmasr.training.health import Health
 from glmasr.training.pretrain import Pretraining
+from glmasr.training.probing import Probing, loaded
 
 Config = dict[str, Any]
 FREE_TO_CHANGE = ("trainer", "logger", "overwrite", "checkpoints", "batches.workers", "health")
@@ -263,19 +264,49 @@ def pretrain(config: Config) -> None:
             say(f"codebook: {name} {value}")
     batches = SpeechBatches(train, dev, seed=config["seed"], **config["batches"], **build(config["augment"]))
     say(f"pretraining {describe(encoder)} on {hours(train)} of audio; {run.folder}")
-    facts = fit(run, module, batches, [Health(run.folder, **config["health"])])
+    probing = begin_probing(run, catalog)
+    watching = [Health(run.folder, **config["health"]), *([probing] if probing else [])]
+    facts = fit(run, module, batches, watching)
     if module.global_rank:
         return
-    save_bundle(
-        run.folder / "bundle",
-        ear=config["frontend"],
-        model=config["model"],
-        weights=encoder.state_dict(),
-        tokenizer=None,
-        training={"run": config["name"], "seed": config["seed"], **facts},
-    )
+    facts["probe"] = probing.conclude(module, facts["step"]) if probing else None
+    written = {"bundle": (encoder.state_dict(), facts)}
+    if probing:
+        best = facts | {"step": probing.best_step}
+        written = {"bundle": (probing.weights(), best), "bundle_last": (encoder.state_dict(), facts | {"probe": None})}
+    for name, (weights, origin) in written.items():
+        save_bundle(
+            run.folder / name,
+            ear=config["frontend"],
+            model=config["model"],
+            weights=weights,
+            tokenizer=None,
+            training={"run": config["name"], "seed": config["seed"], **origin},
+        )
     run.finish(audio_hours=float(train.durations.sum()) / 3600, **facts)
-    say(f"wrote {run.folder / 'bundle'}")
+    say(f"wrote {run.folder / 'bundle'}" + (f", the weights of step {probing.best_step}" if probing else ""))
+
+
+def begin_probing(run: Run, catalog: Catalog) -> Probing | None:
+    """The probe that `probe:` asks for; None, and a line that says so, where nothing labelled is there."""
+    settings = dict(run.config["probe"])
+    source, drawn = settings.pop("data"), {part: settings.pop(part) for part in ("learn", "judge")}
+    if settings["every_steps"] is None:
+        return None
+    labelled = prepare_catalog(build(source), run.config["catalogs"]) if source else catalog
+    limits = run.config["utterances"]
+    try:
+        learn, judge = (labelled.subset(labelled=True, **limits, **drawn[part]) for part in ("learn", "judge"))
+        tokenizer = learn_characters(learn.texts())
+        learn, judge = feasible(learn, tokenizer), feasible(judge, tokenizer)
+    except InputError as error:
+        if source:
+            raise
+        say(f"pretraining goes on without a probe: {error}")
+        return None
+    say(f"probing with {hours(learn)} of labelled audio, judged on {hours(judge)}")
+    batches = loaded(learn, tokenizer), loaded(judge, tokenizer)
+    return Probing(run.folder, *batches, tokenizer, say, **settings)
 
 
 def finetune(config: Config) -> None:
@@ -288,6 +319,7 @@ def finetune(config: Config) -> None:
         )
     # A pretrained bundle brings the shape it was trained with; the decoder's is in it too.
     kept = read_config(source) if source else {"model": config["model"], "ear": config["frontend"]}
+    reinitialized = fresh_blocks(config["reinitialized_blocks"], kept)
     # So that a run is not taken for finished when what it starts from has been trained again.
     run.config["bundle_digest"] = open_bundle(source).digest() if source else None
     if not run.begin():
@@ -302,7 +334,7 @@ def finetune(config: Config) -> None:
     seed_everything(config["seed"])
     recognizer = build_recognizer(kept["model"], tokenizer.size)
     if source:
-        start_from(recognizer, source, config["reinitialized_blocks"])
+        start_from(recognizer, source, reinitialized)
     language = config["language"] or next(iter(train.languages), "")
     module = Finetuning(
         ear=build(kept["ear"]),
@@ -331,6 +363,7 @@ def finetune(config: Config) -> None:
         "run": config["name"],
         "seed": config["seed"],
         "from": str(source) if source else None,
+        "reinitialized_blocks": reinitialized if source else None,
         "language": language,
         "labelled_minutes": round(float(train.durations.sum()) / 60, 2),
         "utterances": len(train),
@@ -348,6 +381,16 @@ def finetune(config: Config) -> None:
         )
     run.finish(**training)
     say(f"wrote {run.folder / 'bundle'} ({config['snapshots']['metric']} {ranking[0][0]:.4f} at step {ranking[0][1]})")
+
+
+def fresh_blocks(asked: int | str, kept: Config) -> int:
+    """How many top blocks begin afresh: a number, or "auto", what the probe in a bundle's config says (0 without)."""
+    if isinstance(asked, int):
+        return asked
+    if asked != "auto":
+        raise InputError(f"reinitialized_blocks={asked} is neither a number of blocks nor auto")
+    judged = kept.get("training", {}).get("probe")
+    return judged["reinitialized_blocks"] if judged else 0
 
 
 def start_from(recognizer: Recognizer, source: Path, reinitialized_blocks: int) -> None:

@@ -19,13 +19,13 @@ from glmasr.transcriber import Transcriber
 from tests.small import composed, small
 
 STEPS = ["trainer.max_steps=80", "trainer.val_check_interval=20", "checkpoints.every_steps=10", "batches.workers=1"]
-TIMED = "train/audio_seconds_per_second"
+TIMED = ("train/audio_seconds_per_second", "probe/time_share")
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
     """Rows of metrics.csv without the columns that measure time."""
     with (folder / "metrics.csv").open(newline="") as file:
-        return [{name: value for name, value in row.items() if name != TIMED} for row in csv.DictReader(file)]
+        return [{name: value for name, value in row.items() if name not in TIMED} for row in csv.DictReader(file)]
 
 
 def strike(process: subprocess.Popen, folder: Path, step: int, number: signal.Signals) -> str:
@@ -73,9 +73,10 @@ def struck(desk, whole) -> Path:
 
 def test_a_run_killed_and_stopped_ends_bit_for_bit_like_one_that_was_not(struck, pretrained):
     assert open_bundle(struck / "bundle").digest() == open_bundle(pretrained / "bundle").digest()
-    assert metrics(struck) == metrics(pretrained) and len(metrics(struck)) == 80 + 4
+    assert metrics(struck) == metrics(pretrained) and len(metrics(struck)) == 80 + 4 + 3  # steps, validations, probes
     left = {path.name for path in struck.iterdir()}
-    assert left == {"bundle", "checkpoints", "config.yaml", "finished.json", "metrics.csv", "tensorboard"}
+    written = {"bundle", "bundle_last", "config.yaml", "finished.json", "metrics.csv", "probe.json"}
+    assert left == written | {"checkpoints", "tensorboard"}
 
 
 def test_a_finished_run_is_left_alone(desk, pretrained, capsys):
@@ -92,7 +93,7 @@ def test_metrics_say_what_pretraining_did(pretrained):
     assert {"contrastive/accuracy", "contrastive/code_perplexity", "contrastive/probability_perplexity"} <= parts
     assert {"reconstruction/masked", "reconstruction/visible"} <= parts
     with (pretrained / "metrics.csv").open(newline="") as file:
-        assert all(float(row[TIMED]) > 0 for row in csv.DictReader(file) if row["train/loss"])
+        assert all(float(row[TIMED[0]]) > 0 for row in csv.DictReader(file) if row["train/loss"])
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,17 @@ from glmasr.data.catalog import write_catalog
 from glmasr.speech import InputError, Utterance
 from glmasr.text.tokenizer import learn_characters
 from glmasr.training import run as stages
-from glmasr.training.run import Run, build_trainer, differences, feasible, pretrain, readable, start_from
+from glmasr.training.run import (
+    Run,
+    begin_probing,
+    build_trainer,
+    differences,
+    feasible,
+    fresh_blocks,
+    pretrain,
+    readable,
+    start_from,
+)
 from tests.small import SMALL, composed, random_bundle, small
 
 
@@ -113,8 +123,10 @@ def test_pretraining_leaves_a_run_folder_and_is_done_once(corpus, tmp_path, monk
     pretrain(config)
     folder = tmp_path / "runs" / "p"
     left = {path.name for path in folder.iterdir()}
-    assert left == {"bundle", "checkpoints", "config.yaml", "finished.json", "metrics.csv", "tensorboard"}
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_000000002.ckpt"]
+    written = {"bundle", "bundle_last", "config.yaml", "finished.json", "metrics.csv", "probe.json"}
+    assert left == written | {"checkpoints", "tensorboard"}
+    kept = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert kept == {"step_000000002.ckpt", "probed_000000002.safetensors"}
     bundle = open_bundle(folder / "bundle")
     assert bundle.tokenizer is None and bundle.config["training"]["step"] == 2
     weights = folder / "bundle" / "weights.safetensors"
@@ -124,6 +136,24 @@ def test_pretraining_leaves_a_run_folder_and_is_done_once(corpus, tmp_path, monk
     assert weights.stat().st_mtime_ns == written
     with pytest.raises(InputError, match=r"there is no bundle at .*nowhere: run `make pretrain` first"):
         stages.finetune(composed("finetune", *small(corpus, tmp_path, f"bundle={tmp_path}/nowhere")))
+
+
+def test_without_labels_there_is_no_probe_but_a_line(tmp_path, capsys):
+    config = {"run_dir": str(tmp_path), "probe": composed("pretrain")["probe"], "utterances": {}}
+    silent = write_catalog([Utterance("a", "a.wav", 1.0), Utterance("b", "b.wav", 1.0, split="dev")], tmp_path / "c")
+    assert begin_probing(Run(config), silent) is None
+    assert "goes on without a probe: no utterance is left" in capsys.readouterr().err
+    config["probe"]["every_steps"] = None
+    assert begin_probing(Run(config), silent) is None and not capsys.readouterr().err
+
+
+def test_how_many_blocks_begin_afresh_is_a_number_or_what_the_probe_says():
+    probed = {"training": {"probe": {"reinitialized_blocks": 2}}}
+    assert [fresh_blocks(asked, probed) for asked in (0, 1, "auto")] == [0, 1, 2]
+    assert fresh_blocks("auto", {"training": {"probe": None}}) == fresh_blocks("auto", {"training": {}}) == 0
+    assert fresh_blocks("auto", {"model": {}}) == 0  # from scratch
+    with pytest.raises(InputError, match="reinitialized_blocks=top is neither"):
+        fresh_blocks("top", probed)
 
 
 def test_fine_tuning_starts_from_all_of_a_bundle_but_its_fresh_top(tmp_path):
