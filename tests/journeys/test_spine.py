@@ -76,6 +76,7 @@ def test_a_run_killed_and_stopped_ends_bit_for_bit_like_one_that_was_not(struck,
     assert metrics(struck) == metrics(pretrained) and len(metrics(struck)) == 80 + 4 + 3  # steps, validations, probes
     left = {path.name for path in struck.iterdir()}
     written = {"bundle", "bundle_last", "config.yaml", "finished.json", "metrics.csv", "probe.json"}
+    written |= {"health.json", "report.html"}
     assert left == written | {"checkpoints", "tensorboard"}
 
 

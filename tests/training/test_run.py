@@ -124,6 +124,7 @@ def test_pretraining_leaves_a_run_folder_and_is_done_once(corpus, tmp_path, monk
     folder = tmp_path / "runs" / "p"
     left = {path.name for path in folder.iterdir()}
     written = {"bundle", "bundle_last", "config.yaml", "finished.json", "metrics.csv", "probe.json"}
+    written |= {"health.json", "report.html"}
     assert left == written | {"checkpoints", "tensorboard"}
     kept = {path.name for path in (folder / "checkpoints").iterdir()}
     assert kept == {"step_000000002.ckpt", "probed_000000002.safetensors"}
