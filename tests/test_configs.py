@@ -88,7 +88,7 @@ def test_the_parts_of_a_pretraining_build(option):
         encoder, objective = build(config["model"]["encoder"]), build(config["objective"])
     assert all(p.is_meta for module in (encoder, objective) for p in module.parameters())
     assert build(config["frontend"]).bins == encoder.bins
-    assert set(build(config["augment"])) <= {"augmentations", "noise"}
+    assert set(build(config["augment"])) <= {"augmentations", "noise", "talker"}
     assert 0 < build(config["schedule"])(0) <= 1 and callable(build(config["optimizer"]))
 
 

@@ -40,6 +40,7 @@ ELSEWHERE = {
     "glmasr/objective/contract.py": "a Protocol and two dataclasses",
     "glmasr/decoding/hypothesis.py": "one dataclass",
     "scripts/pretrain.py": "tests/journeys/test_spine.py",
+    "scripts/clusters.py": "tests/training/test_clusters.py",
     "scripts/finetune.py": "tests/journeys/test_spine.py",
     "scripts/benchmark.py": "tests/journeys/test_spine.py",
     "scripts/label_efficiency.py": "tests/evaluation/test_label_efficiency.py",

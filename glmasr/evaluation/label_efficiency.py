@@ -107,7 +107,7 @@ def plan(config: Config) -> tuple[list[Stage], list[Trial]]:
         for corpus, entry in config["corpora"].items()
         for budget in entry["budgets"]
         for arm in arms
-        for seed in config["seeds"]
+        for seed in entry.get("seeds", config["seeds"])
     ]
     return [*pretrained.values(), *(trial.stage for trial in trials)], trials
 

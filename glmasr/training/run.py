@@ -211,6 +211,7 @@ def fit(run: Run, module: lightning.LightningModule, batches: SpeechBatches, cal
     """Train to max_steps from the newest checkpoint that can be read; facts for finished.json."""
     checkpoints = Checkpoints(run.folder / "checkpoints", **run.config["checkpoints"])
     trainer = build_trainer(run.config, run.folder, [*callbacks, checkpoints])
+    accumulate(trainer, run.config["batches"]["batch_seconds"], run.config["update_seconds"])
     resume = readable(checkpoints.found())
     if resume:
         say(f"resuming {run.folder} from {resume.name}")
@@ -220,6 +221,24 @@ def fit(run: Run, module: lightning.LightningModule, batches: SpeechBatches, cal
         for old in checkpoints.found()[1:]:
             old.unlink()
     return {"step": trainer.global_step, "seconds": round(time.time() - started, 1)}
+
+
+def accumulate(trainer: lightning.Trainer, batch_seconds: float, update_seconds: float | None) -> None:
+    """Make every optimizer step see `update_seconds` of audio, however many devices share it.
+
+    Step s so takes the same global batches on 1 device as on 64, and the mean of their gradients.
+    """
+    if update_seconds is None:
+        return
+    batches = update_seconds / (batch_seconds * trainer.world_size)
+    if batches < 0.999 or abs(batches - round(batches)) > 1e-6:
+        raise InputError(
+            f"update_seconds={update_seconds:g} is no multiple of batches.batch_seconds={batch_seconds:g} × "
+            f"{trainer.world_size} devices: change one of them"
+        )
+    trainer.accumulate_grad_batches = round(batches)
+    if isinstance(trainer.val_check_interval, int):  # Lightning counts batches there, we steps
+        trainer.val_check_interval *= round(batches)
 
 
 def readable(checkpoints: list[Path]) -> Path | None:
@@ -257,11 +276,12 @@ def pretrain(config: Config) -> None:
         optimizer=build(config["optimizer"]),
         schedule=build(config["schedule"]),
         seed=config["seed"],
+        chunks=config["chunks"],
         **config["masking"],
     )
     if not readable(sorted((run.folder / "checkpoints").glob("step_*.ckpt"), reverse=True)):
-        for name, value in fit_codebooks(module.objective, module.ear, train, **config["codebook"]).items():
-            say(f"codebook: {name} {value}")
+        for facts in fit_codebooks(module.objective, module.ear, train, **config["clusters"]):
+            say("codebook: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()))
     batches = SpeechBatches(train, dev, seed=config["seed"], **config["batches"], **build(config["augment"]))
     say(f"pretraining {describe(encoder)} on {hours(train)} of audio; {run.folder}")
     probing = begin_probing(run, catalog)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from glmasr.text.tokenizer import learn_characters
 from glmasr.training import run as stages
 from glmasr.training.run import (
     Run,
+    accumulate,
     begin_probing,
     build_trainer,
     differences,
@@ -165,3 +167,19 @@ def test_fine_tuning_starts_from_all_of_a_bundle_but_its_fresh_top(tmp_path):
     assert fresh and all(name.startswith("blocks.1.") for name in fresh)
     start_from(recognizer, tmp_path / "b", reinitialized_blocks=0)
     assert all(torch.equal(value, weights[name]) for name, value in recognizer.encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("world", "update_seconds", "expected"), [(1, 30.0, 4), (2, 30.0, 2), (4, 30.0, 1), (3, None, 1)]
+)
+def test_an_update_sees_the_same_audio_on_any_number_of_devices(world, update_seconds, expected):
+    trainer = SimpleNamespace(world_size=world, accumulate_grad_batches=1, val_check_interval=100)
+    accumulate(trainer, 7.5, update_seconds)
+    assert trainer.accumulate_grad_batches == expected and trainer.val_check_interval == 100 * expected
+
+
+@pytest.mark.parametrize(("world", "update_seconds"), [(8, 30.0), (1, 20.0)])
+def test_an_update_that_cannot_be_made_of_batches_is_refused(world, update_seconds):
+    trainer = SimpleNamespace(world_size=world, accumulate_grad_batches=1, val_check_interval=100)
+    with pytest.raises(InputError, match="no multiple of batches.batch_seconds=7.5 × "):
+        accumulate(trainer, 7.5, update_seconds)
