@@ -15,6 +15,7 @@ from tests.small import CONF, REPOSITORY, composed
 GROUPS = {
     "pretrain": ["data", "frontend", "model", "objective", "augment", "optimizer", "schedule", "trainer", "logger"],
     "finetune": ["data", "frontend", "model", "tokenizer", "augment", "optimizer", "schedule", "trainer", "logger"],
+    "clusters": ["data", "frontend", "codebook"],
     "benchmark": ["data"],
     "label_efficiency": [],
 }
