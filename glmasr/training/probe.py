@@ -130,7 +130,7 @@ def fit_head(learned: Sequence[Heard], block: int, size: int) -> nn.Linear:
     """A linear layer from one block's frames to tokens.
 
     Its bias begins at how often each token is said: from zero, heads of different encoders end in different alignments,
-    and the difference drowns (on ten clips per digit, 0.7 instead of 7.9 standard deviations).
+    and of an encoder that is worse than an untrained one nothing is seen (docs/LOG.md).
     """
     frames = torch.cat([heard.frames[block] for heard in learned])
     said = torch.cat([heard.tokens[heard.tokens >= 0] for heard in learned])
