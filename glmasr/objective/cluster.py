@@ -1,7 +1,7 @@
 """Context in, the loss of naming hidden frames' codes out (HuBERT, Hsu et al. 2021; BEST-RQ, Chiu et al. 2022)."""
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -13,14 +13,18 @@ from glmasr.objective.contract import Loss, View
 class Cluster(nn.Module):
     """Cross-entropy over masked frames, the mean over codebooks; the codes are those of the clean speech.
 
+    With `visible_weight` the frames that were only noisy are named too (HuBERT's 1 − α), at that weight: what is never
+    hidden in fine-tuning has then been trained to carry something at the top.
+
     Which codes there are is the codebook's business: k-means of cepstra or of an earlier encoder's block, or a random
     projection. `seen` counts the targets so far: what always guesses their frequencies is the trivial predictor.
     """
 
     seen: Tensor
 
-    def __init__(self, width: int, codebook: Codebook):
+    def __init__(self, width: int, codebook: Codebook, visible_weight: float = 0.0):
         super().__init__()
+        self.visible_weight = visible_weight
         self.codebook = codebook
         self.head = nn.Linear(width, codebook.codebooks * codebook.codes)
         self.register_buffer("seen", torch.zeros(codebook.codebooks, codebook.codes))
@@ -28,9 +32,8 @@ class Cluster(nn.Module):
     def forward(self, view: View) -> Loss:
         book = self.codebook
         vectors = book.vectors(view.features, view.feature_lengths, view.mask.shape[1])
-        codes = book.codes_of(vectors[view.mask])
-        logits = self.head(view.context[view.mask]).float().unflatten(-1, (book.codebooks, book.codes))
-        loss = cross_entropy(logits.flatten(0, 1), codes.flatten())
+        codes, logits = self.name(vectors, view.context, view.mask)
+        loss = total = cross_entropy(logits.flatten(0, 1), codes.flatten())
         with torch.no_grad():
             if self.training:
                 self.seen += counted(codes, book.codes)
@@ -42,7 +45,22 @@ class Cluster(nn.Module):
                 "unused": (self.seen == 0).float().mean(),
                 "trivial": guessing(codes, self.seen),
             }
-        return Loss(loss, parts)
+        if self.visible_weight:
+            visible = ~view.mask & ~view.padding
+            if visible.any():
+                heard, named = self.name(vectors, view.context, visible)
+                easy = cross_entropy(named.flatten(0, 1), heard.flatten())
+                total = total + self.visible_weight * easy
+                parts["visible"] = easy.detach()
+        return Loss(total, parts)
+
+    def name(
+        self, vectors: Float[Tensor, "B T S"], context: Float[Tensor, "B T D"], where: Bool[Tensor, "B T"]
+    ) -> tuple[Int[Tensor, "N G"], Float[Tensor, "N G K"]]:
+        """The codes of some frames, and the scores they are named by."""
+        book = self.codebook
+        logits = self.head(context[where]).float().unflatten(-1, (book.codebooks, book.codes))
+        return book.codes_of(vectors[where]), logits
 
 
 def counted(codes: Int[Tensor, "S G"], size: int) -> Tensor:

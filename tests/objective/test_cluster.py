@@ -71,3 +71,15 @@ def test_the_trivial_predictor_guesses_by_frequency(view, objective):
 def test_dev_batches_do_not_count_as_seen(view, objective):
     objective.eval()(view)
     assert not objective.seen.any()
+
+
+def test_visible_frames_are_named_too_at_their_weight(view, objective):
+    masked = objective(view).total.item()
+    objective.visible_weight = 0.25
+    visible = (~view.mask & ~view.padding).nonzero().tolist()
+    codes = [objective.codebook.codes_of(view.clean[row, frame][None])[0] for row, frame in visible]
+    logits = torch.stack([objective.head(view.context[row, frame]).view(2, 5) for row, frame in visible])
+    easy = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.stack(codes).flatten())
+    loss = objective(view)
+    assert loss.total.item() == pytest.approx(masked + 0.25 * easy.item(), abs=1e-5)
+    assert loss.parts["visible"].item() == pytest.approx(easy.item(), abs=1e-5)

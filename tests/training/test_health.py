@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from glmasr.speech import InputError
-from glmasr.training import health, run
+from glmasr.training import run
 from glmasr.training.health import RULES, Collapsed, Health, Judge, by_objective, effective_rank, replay
 from glmasr.training.pretrain import Pretraining
 from tests.small import REPOSITORY, composed, small
@@ -284,24 +284,6 @@ def test_effective_rank():
     assert effective_rank(torch.eye(8)) == pytest.approx(8.0)
     assert effective_rank(torch.diag(torch.tensor([3.0, 1.0]))) == pytest.approx(math.exp(0.5623), abs=1e-3)
     assert effective_rank(torch.full((4, 4), math.nan)).isnan()
-
-
-def test_the_report_shows_the_curves_and_the_verdict(trained):
-    pytest.importorskip("matplotlib")
-    folder = trained("objective=contrastive")
-    page = (folder / "report.html").read_text()
-    assert page.count("<svg") >= 8 and "no rule was broken" in page and "Effective rank" in page
-    curves = health.read_curves(folder / "metrics.csv")
-    assert list(curves["train/loss"].x) == list(range(16))
-    (folder / "long.csv").write_text("step,probe/cer\n" + "\n".join(f"{n},{n * 2}" for n in range(1000)))
-    thin = health.read_curves(folder / "long.csv")["probe/cer"]
-    assert len(thin.x) == health.POINTS and thin.y[0] == 9.0
-
-
-def test_without_matplotlib_there_is_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "glmasr.figures", None)
-    assert not health.write_health_report(tmp_path)
-    assert "matplotlib" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_collapse_is_something_the_user_can_mend():

@@ -181,5 +181,5 @@ def test_an_update_sees_the_same_audio_on_any_number_of_devices(world, update_se
 @pytest.mark.parametrize(("world", "update_seconds"), [(8, 30.0), (1, 20.0)])
 def test_an_update_that_cannot_be_made_of_batches_is_refused(world, update_seconds):
     trainer = SimpleNamespace(world_size=world, accumulate_grad_batches=1, val_check_interval=100)
-    with pytest.raises(InputError, match="no multiple of batches.batch_seconds=7.5 × "):
+    with pytest.raises(InputError, match=r"no multiple of batches\.batch_seconds=7\.5 × "):
         accumulate(trainer, 7.5, update_seconds)
