@@ -30,6 +30,9 @@ demo: setup  ## the whole way on real speech: pretrain, fine-tune twice, benchma
 	$(PY) scripts/benchmark.py name=demo 'bundle=[runs/demo/scratch/bundle,runs/demo/pretrained/bundle]'
 	@echo 'The report: runs/demo/report/report.html (and .md, .json)'
 
+prepare: setup  ## a corpus verified and measured: catalog and data report (conf/prepare.yaml)
+	$(PY) scripts/prepare.py $(ARGS)
+
 clusters: setup  ## a codebook that pretrainings share (conf/clusters.yaml)
 	$(PY) scripts/clusters.py $(ARGS)
 
@@ -70,4 +73,4 @@ clean:  ## remove caches; runs and corpora stay
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache
 
-.PHONY: help setup demo clusters pretrain finetune benchmark label-efficiency results transcribe test check clean
+.PHONY: help setup demo prepare clusters pretrain finetune benchmark label-efficiency results transcribe test check clean

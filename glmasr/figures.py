@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -95,6 +96,23 @@ def draw_bars(groups: Mapping[str, Mapping[str, Bar]], title: str, y_label: str)
         axes.set_xticks(range(len(groups)), list(groups))
         axes.set_ylim(bottom=0)
         return _svg(figure, axes, len(names))
+
+
+def draw_histogram(groups: Mapping[str, Sequence[float]], title: str, x_label: str, bins: int = 40) -> str:
+    """How the values of each group (split) are distributed, as the share of the group in each bin, as SVG text."""
+    present = {name: np.asarray(values, dtype=float) for name, values in groups.items() if len(values)}
+    every = np.concatenate([*present.values(), np.zeros(0)])
+    edges = np.histogram_bin_edges(every, bins)
+    with rc_context(STYLE):
+        figure, axes = _canvas(title, "share (%)")
+        axes.set_xlabel(x_label)
+        for index, (name, values) in enumerate(present.items()):
+            color = COLORS[index % len(COLORS)]
+            share = 100 * np.histogram(values, edges)[0] / len(values)
+            axes.stairs(share, edges, color=color, alpha=0.25, fill=True)
+            axes.stairs(share, edges, color=color, linewidth=1.6, label=f"{name} ({len(values)})")
+        axes.set_ylim(bottom=0)
+        return _svg(figure, axes, len(present))
 
 
 def _canvas(title: str, y_label: str) -> tuple[Figure, Axes]:

@@ -13,6 +13,7 @@ from glmasr.model.recognizer import parameter_count
 from tests.small import CONF, REPOSITORY, composed
 
 GROUPS = {
+    "prepare": ["data@source"],
     "pretrain": ["data", "frontend", "model", "objective", "augment", "optimizer", "schedule", "trainer", "logger"],
     "finetune": ["data", "frontend", "model", "tokenizer", "augment", "optimizer", "schedule", "trainer", "logger"],
     "clusters": ["data", "frontend", "codebook"],
@@ -24,15 +25,21 @@ PLAIN = {"label_efficiency"}
 OTHERS = {"pretrain": {"augment=finetune"}, "finetune": {"augment=pretrain"}}
 """A verb's own augmentations are no choice of the other's."""
 
+ONE_SOURCE = "manifest"
+"""A corpus is the same to every verb: all of them are composed for `pretrain`, this one for the others."""
+
 
 def options(verb: str) -> list[str]:
-    found = [f"{group}={file.stem}" for group in GROUPS[verb] for file in sorted((CONF / group).glob("*.yaml"))]
+    files = [(group, file) for group in GROUPS[verb] for file in sorted((CONF / group.split("@")[0]).glob("*.yaml"))]
+    everything = verb == "pretrain"
+    files = [(group, file) for group, file in files if everything or group[:4] != "data" or file.stem == ONE_SOURCE]
+    found = [f"{group}={file.stem}" for group, file in files]
     stems = [file.stem for file in sorted((CONF / "experiment" / verb).glob("*.yaml"))]
     found += [f"experiment={verb}/{stem}" if verb in PLAIN else f"experiment/{verb}={stem}" for stem in stems]
     return [option for option in found if option not in OTHERS.get(verb, ())]
 
 
-CASES = [(verb, option) for verb in GROUPS for option in ["seed=1", *options(verb)]]
+CASES = [(verb, option) for verb in GROUPS for option in ["name=x", *options(verb)]]
 SIZES = {
     "conformer_tiny": (2.7e6, 3.5e6),
     "conformer_small": (25e6, 35e6),
@@ -66,7 +73,7 @@ def test_every_verb_has_its_config_and_script_and_every_group_its_verb():
     assert sorted(GROUPS) == sorted({path.stem for path in CONF.glob("*.yaml")} - {"door"})
     assert sorted(GROUPS) == sorted({path.stem for path in (REPOSITORY / "scripts").glob("*.py")} - {"door"})
     groups = {path.name for path in CONF.iterdir() if path.is_dir()} - {"experiment", "hydra"}
-    assert groups == {group for verb in GROUPS for group in GROUPS[verb]}
+    assert groups == {group.split("@")[0] for verb in GROUPS for group in GROUPS[verb]}
 
 
 @pytest.mark.parametrize(("verb", "option"), CASES)

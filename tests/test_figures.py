@@ -2,7 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 
-from glmasr.figures import COLORS, Bar, Line, draw_bars, draw_lines
+from glmasr.figures import COLORS, Bar, Line, draw_bars, draw_histogram, draw_lines
 
 CURVES = {
     "scratch": Line([1, 10, 50], [60.0, 30.0, 20.0], [55.0, 28.0, 18.0], [66.0, 33.0, 22.0]),
@@ -69,3 +69,11 @@ def test_seeds_are_dots_and_intervals_lines():
 def test_nothing_paints_the_page():
     for svg in (curves(), draw_bars(GROUPS, "Arms", "WER (%)")):
         assert "#ffffff" not in svg.lower() and "#000000" not in svg
+
+
+def test_a_histogram_has_a_step_for_each_group_and_leaves_out_the_empty():
+    svg = draw_histogram({"train": [1.0, 2.0, 2.0, 3.0], "dev": [2.0], "test": []}, "Durations", "seconds", bins=4)
+    shown = "".join(ElementTree.fromstring(svg).itertext())
+    assert all(word in shown for word in ("Durations", "seconds", "train (4)", "dev (1)", "share (%)"))
+    assert "test" not in shown and COLORS[1] in svg and COLORS[2] not in svg
+    assert draw_histogram({"train": []}, "None", "seconds") and draw_histogram({"a": [5.0, 5.0]}, "One", "seconds")

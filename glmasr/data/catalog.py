@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import datasets
 import numpy as np
@@ -46,20 +46,33 @@ class Skipped:
     is_audio: bool = True
 
 
-class Reader(Protocol):
-    """A corpus layout: knows where utterances are and how to tell that they have changed."""
+class Source(Protocol):
+    """Where utterances come from."""
 
     @property
     def name(self) -> str:
         """What to call the corpus in a folder's name."""
         ...
 
+    def utterances(self) -> Iterator[Utterance | Skipped]:
+        """Every utterance in a fixed order, and what had to be skipped."""
+        ...
+
+
+class Reader(Source, Protocol):
+    """A corpus layout: knows where utterances are and how to tell that they have changed."""
+
     def fingerprint(self) -> str:
         """A hash over options and the files' paths, sizes and times; InputError where there is no corpus."""
         ...
 
-    def utterances(self) -> Iterator[Utterance | Skipped]:
-        """Every utterance in a fixed order, and what had to be skipped."""
+
+@runtime_checkable
+class Ready(Protocol):
+    """A reader of what `make prepare` has read before."""
+
+    def open(self) -> "Catalog":
+        """The catalog as it lies on disk."""
         ...
 
 
@@ -226,27 +239,31 @@ def prepare_catalog(source: Reader, root: str, max_skipped_share: float = 0.05) 
     """The catalog of a corpus, made once under `root/<name>-<fingerprint>/` and opened from there ever after.
 
     What cannot be read is skipped, counted on stderr and listed in `skipped.tsv` beside the catalog; InputError
-    where that is more than `max_skipped_share` of the recordings, or where nothing is left.
+    where that is more than `max_skipped_share` of the recordings, or where nothing is left. A source that is a
+    catalog already is opened where it is.
     """
+    if isinstance(source, Ready):
+        return source.open()
     home = Path(root) / f"{source.name}-{source.fingerprint()[:10]}"
     folder = home / "catalog"
     if folder.exists():
         return open_catalog(folder)
     home.mkdir(parents=True, exist_ok=True)
-    gathering = _Gathering(source, max_skipped_share, home / "skipped.tsv")
+    gathering = Gathering(source, max_skipped_share, home / "skipped.tsv")
     return write_catalog(gathering.utterances(), folder)
 
 
 @dataclass
-class _Gathering:
-    """One pass over a reader that sets aside what cannot be used and judges the whole at its end."""
+class Gathering:
+    """One pass over utterances that sets aside what cannot be used and judges the whole at its end."""
 
-    source: Reader
+    source: Source
     max_skipped_share: float
     listing: Path
     skipped: list[Skipped] = field(default_factory=list)
 
     def utterances(self) -> Iterator[Utterance]:
+        """What can be used; InputError behind the last where it is too little."""
         used: set[str] = set()
         seconds = 0.0
         for found in tqdm(self.source.utterances(), desc=self.source.name, unit=" utterances", disable=None):
@@ -266,7 +283,7 @@ class _Gathering:
             raise InputError(f"the corpus '{self.source.name}' holds no recordings; check its path")
         if not self.skipped:
             return
-        self.listing.write_text("".join(f"{one.name}\t{one.cause}\t{one.detail}\n" for one in self.skipped), "utf-8")
+        write_whole(self.listing, "".join(f"{one.name}\t{one.cause}\t{one.detail}\n" for one in self.skipped))
         counts = Counter(one.cause for one in self.skipped).most_common()
         causes = ", ".join(f"{cause} {count}" for cause, count in counts)
         lost = [one for one in self.skipped if one.is_audio]
@@ -276,6 +293,13 @@ class _Gathering:
             raise InputError(f"{share} ({causes}), listed in '{self.listing}'; mend them, the first is: {first.detail}")
         kept = f"{self.source.name}: {used} utterances, {seconds / 3600:.2f} h"
         print(f"{kept}; skipped {len(self.skipped)} ({causes}), listed in {self.listing}", file=sys.stderr)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished.write_text(text, "utf-8")
+    os.replace(unfinished, path)
 
 
 def _as_row(utterance: Utterance) -> dict:

