@@ -7,7 +7,6 @@ from torch.nn.functional import glu, pad
 
 from glmasr.model.attention import RotaryAttention
 
-
 BRANCH_GAIN = 0.1
 """What the last layer of every residual branch is scaled by at first: a deep encoder then begins near its stem, and
 learns codes of speech about twice as fast as from full branches (docs/LOG.md; the idea is that of Zhang et al. 2019,
@@ -72,6 +71,7 @@ class ConformerBlock(nn.Module):
         self.feed_out = FeedForward(width, expansion, dropout)
         self.norm_out = nn.LayerNorm(width)
         for last in (self.feed_in[4], self.attention.project_out, self.convolution.project, self.feed_out[4]):
+            assert isinstance(last, nn.Linear)
             with torch.no_grad():
                 last.weight.mul_(BRANCH_GAIN)
                 last.bias.zero_()
