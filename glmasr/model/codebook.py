@@ -1,7 +1,7 @@
 """Clean features in, codes out: fixed targets for masked prediction, by k-means or by random projection."""
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -127,7 +127,8 @@ class Codebook(nn.Module):
 
             if len(white) < self.codes:
                 raise InputError(f"{len(white)} frames are too few for {self.codes} clusters: give more audio")
-            means = MiniBatchKMeans(self.codes, random_state=seed, batch_size=10_000, n_init=3, max_iter=100)
+            tries: Any = 3  # the stubs know only "auto"
+            means = MiniBatchKMeans(self.codes, random_state=seed, batch_size=10_000, n_init=tries, max_iter=100)
             centers = torch.from_numpy(means.fit(white.numpy()).cluster_centers_)
             # |x - c|² is least where x·c - |c|²/2 is largest.
             return centers.T, -centers.square().sum(1) / 2
