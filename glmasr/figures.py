@@ -98,11 +98,20 @@ def draw_bars(groups: Mapping[str, Mapping[str, Bar]], title: str, y_label: str)
         return _svg(figure, axes, len(names))
 
 
-def draw_histogram(groups: Mapping[str, Sequence[float]], title: str, x_label: str, bins: int = 40) -> str:
-    """How the values of each group (split) are distributed, as the share of the group in each bin, as SVG text."""
+def draw_histogram(
+    groups: Mapping[str, Sequence[float]],
+    title: str,
+    x_label: str,
+    bins: int = 40,
+    span: tuple[float, float] | None = None,
+) -> str:
+    """How the values of each group (split) are distributed, as the share of the group in each bin, as SVG text.
+
+    The bins cover all values, or `span` with what lies outside left out.
+    """
     present = {name: np.asarray(values, dtype=float) for name, values in groups.items() if len(values)}
     every = np.concatenate([*present.values(), np.zeros(0)])
-    edges = np.histogram_bin_edges(every, bins)
+    edges = np.histogram_bin_edges(every, bins, span)
     with rc_context(STYLE):
         figure, axes = _canvas(title, "share (%)")
         axes.set_xlabel(x_label)

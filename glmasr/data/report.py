@@ -33,11 +33,13 @@ MEASURED: dict[str, Callable[[Row], float | None]] = {
 }
 
 FIGURES = {
-    "durations": ("duration_seconds", "Durations", "seconds"),
-    "levels": ("level_dbfs", "Level", "dBFS (root mean square)"),
-    "snr": ("snr_db", "Estimated signal-to-noise ratio", "dB"),
-    "bandwidths": ("bandwidth_hz", "Bandwidth", "Hz"),
+    "durations": ("duration_seconds", "Durations", "seconds", None),
+    "levels": ("level_dbfs", "Level", "dBFS (root mean square)", None),
+    "snr": ("snr_db", "Estimated signal-to-noise ratio", "dB", None),
+    "bandwidths": ("bandwidth_hz", "Bandwidth", "Hz", (0.0, 8000.0)),
 }
+
+ORDER = ("train", "dev", "test")
 
 QUANTILES = {"min": 0, "p5": 5, "median": 50, "p95": 95, "max": 100}
 
@@ -93,9 +95,9 @@ def remarks(told: dict[str, Any]) -> list[str]:
         f"{shared['audio']} of {held} utterances of dev and test are in train too, sample for sample.": shared["audio"],
         f"{shared['near_audio']} of {held} utterances of dev and test sound like one of train.": shared["near_audio"],
         f"{shared['transcript']} of {held} utterances of dev and test say what train says too.": shared["transcript"],
-        f"{shared['speaker']} speakers are in train and in dev or test.": shared["speaker"],
+        f"{shared['speaker']} of {told['speakers']} speakers are in train and in dev or test.": shared["speaker"],
         f"{told['duplicates']['exact']} utterances repeat the samples of another.": told["duplicates"]["exact"],
-        f"{told['duplicates']['near_pairs']} pairs of utterances sound alike.": told["duplicates"]["near_pairs"],
+        f"{told['duplicates']['near_pairs']} pair(s) of utterances sound alike.": told["duplicates"]["near_pairs"],
         f"{narrow['utterances']} of {number} utterances have the bandwidth of a telephone (up to {NARROW_HZ} Hz), "
         f"{narrow['in_wide_files']} of them in files of 16 kHz or more.": narrow["utterances"],
         f"{told['clipped']} of {number} utterances are clipped.": told["clipped"],
@@ -113,12 +115,12 @@ def remarks(told: dict[str, Any]) -> list[str]:
 def write_report(folder: Path, told: dict[str, Any], rows: Sequence[Row]) -> None:
     """Write the figures, report.md and, last, report.json: where that is, the rest is."""
     (folder / "figures").mkdir(exist_ok=True)
-    for stem, (name, title, label) in FIGURES.items():
+    for stem, (name, title, label, span) in FIGURES.items():
         values = {
             split: [value for row in rows if row[0].split == split and (value := MEASURED[name](row)) is not None]
             for split in told["splits"]
         }
-        write_whole(folder / "figures" / f"{stem}.svg", draw_histogram(values, title, label))
+        write_whole(folder / "figures" / f"{stem}.svg", draw_histogram(values, title, label, span=span))
     write_whole(folder / "report.md", markdown(told))
     write_whole(folder / "report.json", json.dumps(told, ensure_ascii=False, indent=1) + "\n")
 
@@ -144,18 +146,20 @@ def markdown(told: dict[str, Any]) -> str:
             ["", *QUANTILES],
             [[name.replace("_", " "), *map(_number, values.values())] for name, values in told["measured"].items()],
         ),
-        *(f"![{title}](figures/{stem}.svg)" for stem, (_, title, _) in FIGURES.items()),
+        *(f"![{title}](figures/{stem}.svg)" for stem, (_, title, *_) in FIGURES.items()),
         _table(["", "worth a listen"], [[name, ", ".join(ids)] for name, ids in told["extremes"].items() if ids]),
         "## Train and test",
-        "How many utterances of a split have their audio, audio that sounds alike, or their transcript in train too, "
-        "and how many speakers it shares with train.",
+        shared["splits"]
+        and "How many utterances of a split have their audio, audio that sounds alike, or their transcript in train "
+        "too, and how many speakers it shares with train.",
         _table(
             ["split", "utterances", "same audio", "alike", "same transcript", "same speaker"],
             [
                 [split, share["utterances"], *(share[kind]["count"] for kind in list(share)[1:])]
                 for split, share in shared["splits"].items()
             ],
-        ),
+        )
+        or "There is no split but train.",
         *_shared_examples(shared["splits"]),
         "## Duplicates",
         f"{repeated['exact']} utterances have the samples of an earlier one; {repeated['near_pairs']} other pairs "
@@ -165,8 +169,8 @@ def markdown(told: dict[str, Any]) -> str:
         "## Characters",
         f"Outside the tokenizer of {strange['tokenizer']}:"
         if strange["tokenizer"]
-        else "In dev or test, but never in train:",
-        _items([f"{cell(repr(one))}: {count}" for one, count in list(strange["characters"].items())[:50]]) or "none.",
+        else "In transcripts of dev or test, but of none of train:",
+        ", ".join(f"{cell(repr(one))} {count}" for one, count in list(strange["characters"].items())[:100]) or "none.",
         "## Skipped",
         _table(["cause", "files"], [[cause, count] for cause, count in told["skipped"].items()]),
         "All of them are listed in skipped.tsv." if told["skipped"] else "Nothing was skipped.",
@@ -181,7 +185,7 @@ NOTES = f"""\
 channels averaged; the rest is of 16 kHz audio, frames of 25 ms.
 - Clipped: at least {CLIPPED_SHARE:.2%} of the samples within 0.1 % of full scale.
 - SNR: the mean power over that of the 10th percentile of the frames, less one. It takes the quietest tenth for noise: \
-where nobody pauses (single words) it says 10 to 25 dB at most, where pauses are digital silence 60 dB.
+where nobody pauses it says too little (13 dB for digits in noise at 20 dB), where pauses are digital silence 60 dB.
 - Bandwidth: the upper edge of the highest 250 Hz band that comes within 65 dB of the loudest one in its loud moments.
 - Silence: frames 40 dB below the loud ones.
 - Alike: sketches of 256 bits (rises and falls of nine bands between 250 and 3,720 Hz, after Haitsma and Kalker 2002) \
@@ -251,8 +255,13 @@ def _by(utterances: Sequence[Utterance], key: Callable[[Utterance], str]) -> dic
             "transcribed": sum(bool(utterance.text) for utterance in group),
             "speakers": len({utterance.speaker for utterance in group} - {""}),
         }
-        for name, group in sorted(groups.items())
+        for name, group in sorted(groups.items(), key=_place)
     }
+
+
+def _place(item: tuple[str, Any]) -> tuple[int, str]:
+    """Train, dev and test in this order, anything else behind them by name."""
+    return (ORDER.index(item[0]) if item[0] in ORDER else len(ORDER), item[0])
 
 
 def _counted(values) -> dict[str, int]:

@@ -8,9 +8,9 @@ from torch.nn.functional import glu, pad
 from glmasr.model.attention import RotaryAttention
 
 BRANCH_GAIN = 0.1
-"""What the last layer of every residual branch is scaled by at first: a deep encoder then begins near its stem, and
-learns codes of speech about twice as fast as from full branches (docs/LOG.md; the idea is that of Zhang et al. 2019,
-"Fixup"). Not zero, so that every parameter has a gradient from the first step."""
+"""What the last layer of every residual branch is scaled by at first, so that a deep encoder begins near its stem (the
+idea of Zhang et al. 2019, "Fixup"). Codes of clean speech are learned in half the steps, hidden ones in three quarters
+(docs/LOG.md). Not zero, so that every parameter has a gradient from the first step."""
 
 
 class FeedForward(nn.Sequential):
