@@ -96,6 +96,14 @@ RULES = (
         knob=RATE,
     ),
     Rule(
+        "overshot codes",
+        lambda now, before: "diversity" in now and now["code_perplexity"] < CODES_FLOOR and now["peak"] > STEP_CEILING,
+        seen="weights changed by {peak:.1%} in a step and code perplexity {code_perplexity:.1f}",
+        floor=f"less than {STEP_CEILING:.0%}, and {CODES_FLOOR} or more",
+        cause="the learning rate is too high",
+        knob=RATE,
+    ),
+    Rule(
         "worse than trivial",
         lambda now, before: now["over_trivial"] > TRIVIAL_CEILING,
         seen="loss {over_trivial:.2f} times the trivial predictor's",
@@ -249,6 +257,9 @@ def effective_rank(frames: Float[Tensor, "S D"]) -> Tensor:
     return torch.exp(-torch.xlogy(shares, shares).sum())
 
 
+LOGGED = ("size", "gradient_norm", "rank", "update")
+"""Figures that are ours; the others are logged by the objective."""
+
 SAMPLED_WEIGHTS = 4096
 """Of each matrix so many weights are watched: a copy of all would cost as much memory as the model."""
 
@@ -280,12 +291,20 @@ class Health(lightning.Callback):
     def state_dict(self) -> dict:
         """For the checkpoint, so that a resumed run is judged like a whole one."""
         before = {name: dict(figures) for name, figures in self.judge.before.items()}
-        return {"strikes": self.judge.strikes, "before": before, "judged": self.judged, "verdict": self.verdict}
+        window = {"sums": {name: total.cpu() for name, total in self.sums.items()}, "count": self.count}
+        return window | {
+            "strikes": self.judge.strikes,
+            "before": before,
+            "judged": self.judged,
+            "verdict": self.verdict,
+            "last": self.last,
+        }
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.judge.strikes, self.judged = state_dict["strikes"], state_dict["judged"]
         self.judge.before = {name: Figures(figures) for name, figures in state_dict["before"].items()}
-        self.verdict = state_dict["verdict"]
+        self.verdict, self.last = state_dict["verdict"], state_dict["last"]
+        self.sums, self.count = state_dict["sums"], state_dict["count"]
 
     def on_before_optimizer_step(self, trainer, module: Pretraining, optimizer) -> None:
         """Add up what is judged later: on the device, before the gradient is clipped."""
@@ -294,26 +313,31 @@ class Health(lightning.Callback):
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         for name, value in {"loss": seen.loss, "size": seen.size, "gradient_norm": norm, **seen.parts}.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.sums[name] = self.sums[name].to(value.device) + value if name in self.sums else value.clone()
         self.count += 1
         if (trainer.global_step + 1) % self.every_steps == 0:
             self.weights = sampled(module)
 
     def on_train_batch_end(self, trainer, module: Pretraining, outputs, batch, batch_index) -> None:
-        step = trainer.global_step
-        if not self.count or step % self.every_steps or self.weights is None:
-            return
+        if self.count and trainer.global_step % self.every_steps == 0 and self.weights is not None:
+            self.judge_window(trainer, module)
+        for name in LOGGED:  # at every step, as Lightning repeats them: a resumed run then writes the same rows
+            if name in self.last:
+                module.log(f"health/{name}", self.last[name])
+
+    def judge_window(self, trainer, module: Pretraining) -> None:
+        """Measure, judge, and begin a new window; `Collapsed` where a rule is broken and the guard is on."""
+        step, before = trainer.global_step, self.weights
+        assert before is not None
         assert module.seen is not None
         after = sampled(module)
-        own = {"rank": effective_rank(module.seen.context), "update": (after - self.weights).norm() / after.norm()}
+        own = {"rank": effective_rank(module.seen.context), "update": (after - before).norm() / after.norm()}
         measured = {name: total / self.count for name, total in self.sums.items()} | own
         # One figure for all ranks, or one would stop and the others wait for it.
         values = trainer.strategy.reduce(torch.stack([v.to(module.device).float() for v in measured.values()]))
         self.last = dict(zip(measured, values.tolist(), strict=True))  # type: ignore[union-attr]
         self.sums, self.count, self.weights = {}, 0, None
         self.judged += 1
-        for name in ("size", "gradient_norm", *own):
-            module.log(f"health/{name}", self.last[name])
         verdict = self.judge(step, self.last | {"progress": step / trainer.max_steps})
         if verdict and not self.verdict:
             self.verdict = verdict
