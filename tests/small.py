@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from glmasr.bundle import build_recognizer, save_bundle
 from glmasr.data.rhyme_test import clip_names, read_words
+from glmasr.model.conformer import BRANCH_GAIN
 from glmasr.text.tokenizer import Tokenizer
 
 REPOSITORY = Path(__file__).parents[1]
@@ -45,6 +46,11 @@ def random_bundle(folder: Path, tokenizer: Tokenizer | None = None, **training: 
     torch.manual_seed(1)
     config = composed("finetune", *SMALL)
     recognizer = build_recognizer(config["model"], tokenizer.size if tokenizer else 9)
+    # Branches at full strength, or what is heard would depend on little but the stem.
+    last = ("feed_in.4.weight", "feed_out.4.weight", "attention.project_out.weight", "convolution.project.weight")
+    for name, parameter in recognizer.encoder.named_parameters():
+        if name.endswith(last):
+            parameter.data.div_(BRANCH_GAIN)
     for head in (recognizer.ctc, recognizer.decoder.project):
         torch.nn.init.normal_(head.weight, std=2.0)
     weights = (recognizer if tokenizer else recognizer.encoder).state_dict()

@@ -103,7 +103,7 @@ def test_a_plan_that_names_what_is_not_there_is_an_input_error():
     fsdd = config()["corpora"]["fsdd"]
     with pytest.raises(InputError, match="a budget has hours"):
         plan(config(corpora={"fsdd": fsdd | {"budgets": [{"hours": 1}]}}))
-    with pytest.raises(InputError, match="called like librispeech_mini/all/scratch/seed0"):
+    with pytest.raises(InputError, match="called like fsdd/10_per_text/scratch/seed0"):
         selected(*plan(config()), ["nothing/*"])
 
 
