@@ -9,8 +9,8 @@ from glmasr.model.attention import RotaryAttention
 
 BRANCH_GAIN = 0.1
 """What the last layer of every residual branch is scaled by at first, so that a deep encoder begins near its stem (the
-idea of Zhang et al. 2019, "Fixup"). Codes of speech are learned faster (docs/LOG.md, benchmarks/learning.py). Not zero, so
-that every parameter has a gradient from the first step."""
+idea of Zhang et al. 2019, "Fixup"). Codes of speech are learned faster (docs/LOG.md, benchmarks/learning.py). Not zero,
+so that every parameter has a gradient from the first step."""
 
 
 class FeedForward(nn.Sequential):
