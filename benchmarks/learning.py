@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from glmasr.data.catalog import prepare_catalog
 from glmasr.data.corpora import Manifest
 from glmasr.data.dataset import SpeechDataset, collate
-from glmasr.data.sampler import BucketBatches
+from glmasr.data.sampler import ByLength, RankBatches
 from glmasr.frontend.pipeline import Ear
 from glmasr.model import conformer
 from glmasr.model.codebook import Codebook, MeanCepstra
@@ -73,7 +73,7 @@ def main() -> None:
     given = parser.parse_intermixed_args()
     corpora = [one for one in given.given if one and "=" not in one]
     catalog = prepare_catalog(Manifest(corpora), "data/corpora").subset("train", min_seconds=0.3, max_seconds=30.0)
-    order = BucketBatches(catalog.durations, 15.0, 8, 0, count=given.steps)
+    order = RankBatches(ByLength(catalog.durations, 15.0, 0.05, 0), count=given.steps)
     dataset = SpeechDataset(catalog)
     batches = [collate(dataset.__getitems__(keys)) for keys in order]
     book = Codebook(MeanCepstra(), "kmeans", codebooks=1, codes=100)

@@ -35,10 +35,15 @@ def composed(verb: str, *overrides: str) -> dict[str, Any]:
 
 
 def small(corpus: Path, home: Path, *overrides: str) -> list[str]:
-    """Overrides with which a stage runs in seconds: the small corpus, a small model, a few steps, all under `home`."""
-    there = [f"data.path={corpus}", "data.language=en", f"catalogs={home}/catalogs", f"run_dir={home}/runs/${{name}}"]
-    pace = ["batches.batch_seconds=8.0", "batches.buckets=2", "trainer.log_every_n_steps=1"]
-    return ["data=folder", *there, *SMALL, *pace, *overrides]
+    """Overrides with which a stage runs in seconds: a small model, a few steps, all under `home`.
+
+    It trains on the small corpus unless an override names other data.
+    """
+    ours = ["data=folder", f"data.path={corpus}", "data.language=en"]
+    data = [] if any(one.startswith("data=") for one in overrides) else ours
+    there = [f"catalogs={home}/catalogs", f"run_dir={home}/runs/${{name}}"]
+    pace = ["batches.batch_seconds=8.0", "trainer.log_every_n_steps=1"]
+    return [*data, *there, *SMALL, *pace, *overrides]
 
 
 def random_bundle(folder: Path, tokenizer: Tokenizer | None = None, **training: Any) -> dict[str, torch.Tensor]:

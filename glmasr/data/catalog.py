@@ -14,6 +14,7 @@ import numpy as np
 from datasets.arrow_writer import ArrowWriter
 from tqdm import tqdm
 
+from glmasr.data.remote import blocks_of, fetch, is_location
 from glmasr.speech import InputError, Utterance
 
 datasets.disable_progress_bars()
@@ -77,7 +78,10 @@ class Ready(Protocol):
 
 
 class Catalog:
-    """Utterances in a table on disk, of which only the rows asked for come into memory."""
+    """Utterances in a table on disk, of which only the rows asked for come into memory.
+
+    Audio that lies in streamed shards is fetched as an utterance is asked for: UnreadableAudio where that fails.
+    """
 
     def __init__(self, table: datasets.Dataset, rows: np.ndarray | None = None):
         self._table = table
@@ -89,7 +93,9 @@ class Catalog:
     def __getitem__(self, row: int) -> Utterance:
         found = self._table[int(self._rows[row])]
         path, content = found.pop("audio_path"), found.pop("audio_bytes")
-        return Utterance(audio=content if path is None else path, **found)
+        if path is not None:
+            content = fetch(path) if is_location(path) else path
+        return Utterance(audio=content, **found)
 
     def __iter__(self) -> Iterator[Utterance]:
         return (self[row] for row in range(len(self)))
@@ -103,6 +109,17 @@ class Catalog:
     def speakers(self) -> np.ndarray:
         """Who speaks each utterance."""
         return self._column("speaker")
+
+    @property
+    def languages_by_row(self) -> np.ndarray:
+        """The language of each utterance, "" where it is not known."""
+        return self._column("language")
+
+    @property
+    def blocks(self) -> np.ndarray | None:
+        """The row group of a shard in which each utterance's audio is fetched, numbered; None where it is on disk."""
+        blocks = blocks_of(self._table.data.column("audio_path"))
+        return None if blocks is None else blocks[self._rows]
 
     @property
     def languages(self) -> tuple[str, ...]:

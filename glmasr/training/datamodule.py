@@ -1,13 +1,13 @@
 """Catalogs in, loaders of training and dev batches out, resumed in O(1) from the number of steps done."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytorch_lightning as lightning
 from torch.utils.data import DataLoader
 
 from glmasr.data.catalog import Catalog
 from glmasr.data.dataset import Augmentation, Mixing, SpeechDataset, collate
-from glmasr.data.sampler import BucketBatches, in_order
+from glmasr.data.sampler import RankBatches, in_order, order_of
 from glmasr.speech import Batch
 from glmasr.text.tokenizer import Tokenizer
 
@@ -16,7 +16,7 @@ class SpeechBatches(lightning.LightningDataModule):
     """Endless training batches of `batch_seconds` padded audio, and dev batches in order of length.
 
     Global batch i is the same on every machine; step s of rank r with `accumulate` batches per optimizer step takes
-    batches (s × accumulate + a) × world + r.
+    batches (s × accumulate + a) × world + r. `jitter`, `temperature` and `stream` are those of `sampler.order_of`.
     """
 
     def __init__(
@@ -24,8 +24,10 @@ class SpeechBatches(lightning.LightningDataModule):
         train: Catalog,
         dev: Catalog,
         batch_seconds: float,
-        buckets: int,
+        jitter: float,
+        temperature: float,
         workers: int,
+        stream: Mapping[str, int],
         seed: int,
         augmentations: Sequence[Augmentation] = (),
         noise: Augmentation | None = None,
@@ -34,21 +36,25 @@ class SpeechBatches(lightning.LightningDataModule):
     ):
         super().__init__()
         self.train, self.dev, self.tokenizer = train, dev, tokenizer
-        self.batch_seconds, self.buckets, self.workers, self.seed = batch_seconds, buckets, workers, seed
+        self.batch_seconds, self.workers, self.seed = batch_seconds, workers, seed
+        self.jitter, self.temperature, self.stream = jitter, temperature, stream
         self.augmentations, self.noise, self.talker = augmentations, noise, talker
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
         assert trainer is not None
-        batches = BucketBatches(
+        order = order_of(
             self.train.durations,
             self.batch_seconds,
-            self.buckets,
+            self.jitter,
             self.seed,
-            rank=trainer.global_rank,
-            world=trainer.world_size,
-            start=trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size,
+            blocks=self.train.blocks,
+            languages=self.train.languages_by_row if self.temperature != 1 else None,
+            temperature=self.temperature,
+            **self.stream,
         )
+        start = trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size
+        batches = RankBatches(order, trainer.global_rank, trainer.world_size, start)
         dataset = SpeechDataset(self.train, self.augmentations, self.noise, self.tokenizer, self.seed, self.talker)
         return self.loader(dataset, batches)
 

@@ -14,7 +14,7 @@ from glmasr.augment.talker import TalkerMixing
 from glmasr.augment.volume import Volume
 from glmasr.data.catalog import Catalog, write_catalog
 from glmasr.data.dataset import SpeechDataset, collate
-from glmasr.data.sampler import BucketBatches, in_order
+from glmasr.data.sampler import ByLength, RankBatches, in_order
 from glmasr.frontend.audio import read_audio, write_audio
 from glmasr.speech import InputError, Utterance
 
@@ -37,7 +37,7 @@ def catalog(tmp_path) -> Catalog:
 
 
 def load(dataset: SpeechDataset, workers: int, count: int = 6) -> list:
-    batches = BucketBatches(dataset.catalog.durations, 1.0, 2, seed=3, count=count)
+    batches = RankBatches(ByLength(dataset.catalog.durations, 1.0, 0.05, seed=3), count=count)
     return list(DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers))
 
 

@@ -1,5 +1,7 @@
 """Batches are where the step says they are, on every rank, from any start."""
 
+import hashlib
+import random
 from itertools import islice
 from types import SimpleNamespace
 
@@ -16,9 +18,9 @@ from glmasr.training.datamodule import SpeechBatches
 def loaded(catalog):
     """(first `count` training batches, all dev batches) as a rank sees them after `step` optimizer steps."""
 
-    def load(step=0, rank=0, world=1, accumulate=1, count=4, tokenizer=None, noise=None):
+    def load(step=0, rank=0, world=1, accumulate=1, count=4, tokenizer=None, noise=None, workers=0):
         train, dev = catalog.subset(split="train"), catalog.subset(split="dev")
-        batches = SpeechBatches(train, dev, 6.0, 2, 0, 7, noise=noise, tokenizer=tokenizer)
+        batches = SpeechBatches(train, dev, 6.0, 0.05, 1.0, workers, {}, 7, noise=noise, tokenizer=tokenizer)
         batches.trainer = SimpleNamespace(
             global_step=step, global_rank=rank, world_size=world, accumulate_grad_batches=accumulate
         )
@@ -37,6 +39,23 @@ def test_a_resumed_loader_goes_on_where_it_was(loaded):
     assert facts(loaded(step=5, count=7, noise=noise)[0]) == whole[5:]
     assert facts(loaded(step=2, accumulate=3, count=6, noise=noise)[0]) == whole[6:]
     assert len({ids for _, ids, _ in whole}) > 4
+
+
+def test_the_order_has_one_hash_whoever_loads_it(loaded):
+    """On a rerun, with 0, 1 and 3 workers, resumed at a batch drawn at random, on one rank and on two in turn."""
+
+    def hashed(seen) -> str:
+        return hashlib.sha256(repr(seen).encode()).hexdigest()
+
+    noise = NoiseMixing(0.0, 10.0, 1.0, None)
+    expected = hashed(facts(loaded(count=12, noise=noise)[0]))
+    for workers in (0, 1, 3):
+        assert hashed(facts(loaded(count=12, noise=noise, workers=workers)[0])) == expected
+    cut = random.randrange(1, 12)
+    first, rest = loaded(count=cut, noise=noise)[0], loaded(step=cut, count=12 - cut, noise=noise, workers=1)[0]
+    assert hashed(facts(first) + facts(rest)) == expected
+    ranks = [facts(loaded(rank=rank, world=2, count=6, noise=noise, workers=rank)[0]) for rank in (0, 1)]
+    assert hashed([one for step in zip(*ranks, strict=True) for one in step]) == expected
 
 
 def test_ranks_share_the_batches_of_one_process(loaded):
