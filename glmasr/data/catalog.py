@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -207,6 +207,14 @@ class Catalog:
         return (
             f"no utterance is left for {asked or 'this choice'}; the splits here are {present}; {labelled} have a text"
         )
+
+
+def joined_catalogs(catalogs: Sequence[Catalog]) -> Catalog:
+    """The utterances of several catalogs behind one another, with the ids that they have."""
+    tables = [catalog._table for catalog in catalogs]
+    ends = np.cumsum([0, *map(len, tables)])
+    rows = [catalog._rows + begin for catalog, begin in zip(catalogs, ends, strict=False)]
+    return Catalog(datasets.concatenate_datasets(tables), np.concatenate(rows))
 
 
 def take_turns(speakers: np.ndarray, rng: np.random.Generator) -> np.ndarray:

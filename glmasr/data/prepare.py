@@ -18,9 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from glmasr.build import build
-from glmasr.data.catalog import Catalog, Gathering, Reader, Skipped, open_catalog, write_catalog, write_whole
+from glmasr.data.catalog import (
+    Catalog,
+    Gathering,
+    Reader,
+    Skipped,
+    joined_catalogs,
+    open_catalog,
+    write_catalog,
+    write_whole,
+)
 from glmasr.data.corpora import fingerprint_of
 from glmasr.data.measure import VERSION, Measures, measure
+from glmasr.data.remote import fetch, is_location
 from glmasr.data.verify import check_header, check_whole, name_cause
 from glmasr.frontend.audio import UnreadableAudio, probe_audio
 from glmasr.speech import InputError, Utterance
@@ -45,32 +55,37 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Prepared:
-    """The corpus that `make prepare` left under `root` as `name`, opened where it lies: its audio is not read again."""
+    """Corpora that `make prepare` left under `root`, by one name or several, opened where they lie."""
 
-    name: str
+    name: str | list[str]
     root: str
 
     def open(self) -> Catalog:
-        """The catalog; InputError that names what is prepared where this is not."""
-        return open_catalog(self._folder())
+        """The catalog, or all of them behind one another; InputError that names what is prepared where one is not."""
+        catalogs = [open_catalog(folder) for folder in self._folders()]
+        return catalogs[0] if len(catalogs) == 1 else joined_catalogs(catalogs)
 
     def fingerprint(self) -> str:
-        """A hash over the catalog's files."""
-        return fingerprint_of(self, sorted(str(file) for file in self._folder().iterdir()))
+        """A hash over the catalogs' files."""
+        return fingerprint_of(self, sorted(str(file) for folder in self._folders() for file in folder.iterdir()))
 
     def utterances(self) -> Iterator[Utterance]:
         """The catalog's rows."""
         yield from self.open()
 
-    def _folder(self) -> Path:
-        folder = Path(self.root) / self.name / CATALOG
-        if not folder.is_dir():
-            known = ", ".join(sorted(report.parent.name for report in Path(self.root).glob(f"*/{REPORT}"))) or "none"
-            raise InputError(
-                f"there is no prepared corpus '{self.name}' in '{self.root}' (there: {known}); "
-                f'make prepare ARGS="source=… path=… name={self.name}"'
-            )
-        return folder
+    def _folders(self) -> list[Path]:
+        names = [self.name] if isinstance(self.name, str) else list(self.name)
+        folders = [Path(self.root) / name / CATALOG for name in names]
+        for name, folder in zip(names, folders, strict=True):
+            if not folder.is_dir():
+                known = (
+                    ", ".join(sorted(report.parent.name for report in Path(self.root).glob(f"*/{REPORT}"))) or "none"
+                )
+                raise InputError(
+                    f"there is no prepared corpus '{name}' in '{self.root}' (there: {known}); "
+                    f'make prepare ARGS="source=… path=… name={name}"'
+                )
+        return folders
 
 
 def prepare_corpus(config: dict[str, Any]) -> Path:
@@ -107,6 +122,7 @@ def prepare_corpus(config: dict[str, Any]) -> Path:
 def examine(audio: str | bytes, offset_seconds: float, duration_seconds: float, name: str) -> Verdict:
     """Decode and measure one utterance, or say why it cannot be used."""
     try:
+        audio = fetch(audio) if is_location(audio) else audio
         check_whole(audio, name)
         check_header(probe_audio(audio), name)
         return measure(audio, offset_seconds, duration_seconds)

@@ -27,26 +27,29 @@ READERS = 16
 
 @dataclass(frozen=True)
 class StreamedShards:
-    """Shards that `make shards` wrote, under a URL: a folder, `https://…`, `s3://bucket/…`, or what else fsspec knows.
+    """Shards that `make shards` wrote, under one URL or several: a folder, `https://…`, `s3://bucket/…`, or what else
+    fsspec knows.
 
     How to log in is fsspec's affair: its environment variables, `~/.aws`, AWS_ENDPOINT_URL for another S3 server.
     """
 
-    url: str
+    url: str | list[str]
     language: str = ""
 
     @property
     def name(self) -> str:
-        """The last part of the URL."""
-        return safe_name([self.url.rstrip("/").split("://")[-1]])
+        """The last part of each URL."""
+        return safe_name([url.split("://")[-1] for url in self._urls()])
 
     def fingerprint(self) -> str:
         """A hash over the options and the list of shards, which changes with what they hold."""
-        return hashlib.sha256(repr((self, sorted(self._listing().items()))).encode()).hexdigest()
+        return hashlib.sha256(
+            repr((self, [sorted(_listing(url).items()) for url in self._urls()])).encode()
+        ).hexdigest()
 
     def utterances(self) -> Iterator[Utterance | Skipped]:
         """Shard by shard, row by row, without reading audio; a shard that cannot be read is skipped."""
-        urls = [f"{self.url.rstrip('/')}/{name}" for name in self._listing()["shards"]]
+        urls = [f"{url}/{name}" for url in self._urls() for name in _listing(url)["shards"]]
         with ThreadPoolExecutor(READERS) as pool:
             for url, tables in zip(urls, pool.map(_described, urls), strict=True):
                 if isinstance(tables, Exception):
@@ -68,20 +71,25 @@ class StreamedShards:
             split=SPLIT_NAMES.get(split, split),
         )
 
-    def _listing(self) -> dict[str, Any]:
-        """What the export says of itself; InputError where there is no export that can be read."""
-        if not self.url:
+    def _urls(self) -> list[str]:
+        urls = [self.url] if isinstance(self.url, str) else list(self.url)
+        if not all(urls) or not urls:
             raise InputError(
                 "no shards are named: set data.url to a folder, https://… or s3://… that make shards wrote"
             )
-        listing = f"{self.url.rstrip('/')}/{SHARD_LIST}"
-        try:
-            return json.loads(patiently(lambda: _bytes_of(listing)))
-        except (OSError, ValueError, ImportError) as error:
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
-            raise InputError(
-                f"'{listing}' cannot be read ({reason}): check data.url, and that make shards has written there"
-            ) from error
+        return [url.rstrip("/") for url in urls]
+
+
+def _listing(url: str) -> dict[str, Any]:
+    """What the export says of itself; InputError where there is no export that can be read."""
+    listing = f"{url}/{SHARD_LIST}"
+    try:
+        return json.loads(patiently(lambda: _bytes_of(listing)))
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(
+            f"'{listing}' cannot be read ({reason}): check data.url, and that make shards has written there"
+        ) from error
 
 
 def _described(url: str) -> list[pyarrow.Table] | Exception:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from glmasr.data.catalog import Skipped, open_catalog, prepare_catalog, take_turns, write_catalog
+from glmasr.data.catalog import Skipped, joined_catalogs, open_catalog, prepare_catalog, take_turns, write_catalog
 from glmasr.speech import InputError, Utterance
 
 
@@ -42,6 +42,14 @@ def test_utterances_come_back_as_they_went_in(tmp_path):
     assert catalog.durations.dtype == np.float32 and catalog.durations.tolist() == [1.25, 2.5, np.float32(0.1)]
     assert catalog.languages == ("en", "yue", "zh") and catalog.texts() == ["hello", "你好"]
     assert [file.name for file in tmp_path.iterdir()] == ["c"]
+
+
+def test_catalogs_joined_have_all_rows_and_subsets_of_them_too(tmp_path):
+    first = write_catalog([utterance(n) for n in range(5)], tmp_path / "a").rows(np.array([4, 1]))
+    second = write_catalog([utterance(n, language="yue") for n in range(7, 9)], tmp_path / "b")
+    both = joined_catalogs([first, second])
+    assert [one.id for one in both] == ["u4", "u1", "u7", "u8"]
+    assert both.durations.tolist() == [5.0, 2.0, 3.0, 4.0] and both.languages_by_row.tolist() == ["", "", "yue", "yue"]
 
 
 def test_a_failed_writing_leaves_nothing(tmp_path):

@@ -17,7 +17,7 @@ import soundfile
 
 from glmasr.build import build
 from glmasr.data import prepare
-from glmasr.data.catalog import prepare_catalog
+from glmasr.data.catalog import prepare_catalog, write_catalog
 from glmasr.data.corpora import AudioFolder
 from glmasr.data.prepare import Interrupted, Journal, Prepared, prepare_corpus
 from glmasr.frontend.audio import read_audio
@@ -97,12 +97,13 @@ def wav(samples: bytes, channels: int = 1, rate_hz: int = 16_000) -> bytes:
 
 
 def broken(waveform: np.ndarray) -> dict[str, bytes | None]:
-    """A recording broken nine ways, by the cause it is to be counted under; None is never written."""
-    opus, floats = io.BytesIO(), io.BytesIO()
+    """A recording broken ten ways, by the cause it is to be counted under; None is never written."""
+    opus, floats, flac = io.BytesIO(), io.BytesIO(), io.BytesIO()
     soundfile.write(opus, waveform, 16_000, format="OGG", subtype="OPUS")
     holed = waveform.copy()
     holed[1000] = np.nan
     soundfile.write(floats, holed, 16_000, format="WAV", subtype="FLOAT")
+    soundfile.write(flac, waveform, 16_000, format="FLAC")
     samples = (waveform[:6000] * 32767).astype("<i2").tobytes()
     return {
         "truncated": opus.getvalue()[: len(opus.getvalue()) // 2],
@@ -113,6 +114,7 @@ def broken(waveform: np.ndarray) -> dict[str, bytes | None]:
         "more than 64 channels": wav(samples[: 510 * 20], 255),
         "impossible sample rate": wav(samples, 1, 655_350),
         "missing": None,
+        "damaged": flac.getvalue()[:500] + np.random.default_rng(0).bytes(len(flac.getvalue()) - 500),
         "not audio": b"This was meant to be a recording of a voice.\n" * 9,
     }
 
@@ -138,7 +140,7 @@ def test_what_is_broken_is_counted_by_cause_and_the_rest_is_as_if_it_had_never_b
     listed = [line.split("\t") for line in (homes["mixed"] / "skipped.tsv").read_text().splitlines()]
     assert [Path(name).name for name, *_ in listed] == [f"{number}.opus" for number in range(len(files))]
     strict = composed("prepare", f"source.path={tmp_path}/mixed.jsonl", "name=strict", *given[:2])
-    with pytest.raises(InputError, match=r"9 of 21 recordings .*truncated 2.*skipped\.tsv"):
+    with pytest.raises(InputError, match=r"10 of 22 recordings .*truncated 2.*skipped\.tsv"):
         prepare_corpus(strict)
     assert {path.name for path in (tmp_path / "strict").iterdir()} == {"measured.jsonl", "skipped.tsv"}
 
@@ -223,3 +225,12 @@ def test_the_script_takes_what_people_write(monkeypatch):
     addressed = import_module("prepare").addressed
     written = ["source=folder", "path=/a", "source.language=en", "name=path=x"]
     assert [addressed(one) for one in written] == ["data@source=folder", "source.path=/a", *written[2:]]
+
+
+def test_several_prepared_corpora_are_one(corpus, tmp_path):
+    for name in ("one", "two"):
+        write_catalog(AudioFolder(str(corpus), "en").utterances(), tmp_path / name / "catalog")
+    both = Prepared(["one", "two"], str(tmp_path)).open()
+    assert len(both) == 2 * len(Prepared("one", str(tmp_path)).open())
+    with pytest.raises(InputError, match="no prepared corpus 'three'"):
+        Prepared(["one", "three"], str(tmp_path)).open()

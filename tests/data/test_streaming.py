@@ -1,6 +1,7 @@
 """Shards on loopback servers: the utterances that are on disk, fetched by the row group, few bytes for the list."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,14 @@ def test_over_s3_it_is_the_same(on_disk, shards, streamed, monkeypatch):
         catalog = streamed(url)
         assert len(catalog) == 60
         np.testing.assert_array_equal(read_audio(catalog[17].audio), read_audio(on_disk[17].audio))
+
+
+def test_several_places_are_one_corpus(on_disk, shards, streamed, tmp_path):
+    others = (replace(on_disk[row], id=f"other/{row}") for row in range(7))
+    to_shards(write_catalog(others, tmp_path / "others"), tmp_path / "more")
+    catalog = streamed([str(shards), f"{tmp_path}/more/"])
+    assert len(catalog) == 67 and catalog.blocks.max() == 12
+    assert catalog[65].id == "other/5" and catalog[65].audio == catalog[5].audio
 
 
 def test_blocks_are_row_groups_and_follow_subsets(shards, streamed, on_disk):
