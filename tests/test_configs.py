@@ -22,7 +22,10 @@ GROUPS = {
 }
 PLAIN = {"label_efficiency"}
 """Verbs whose experiments are options of the group `experiment`."""
-OTHERS = {"pretrain": {"augment=finetune"}, "finetune": {"augment=pretrain"}}
+OTHERS = {
+    "pretrain": {"augment=finetune", "augment=robust_finetune"},
+    "finetune": {"augment=pretrain", "augment=robust"},
+}
 """A verb's own augmentations are no choice of the other's."""
 
 ONE_SOURCE = "manifest"

@@ -31,6 +31,9 @@ ROOMS = {
     "sklearn": "glmasr/model/codebook.py",
     "sentencepiece": "glmasr/text/tokenizer.py",
     "safetensors": ("glmasr/bundle.py", "glmasr/training/callbacks.py", "glmasr/training/probing.py"),
+    "scipy": "glmasr/augment/reverb.py",
+    "pyroomacoustics": "glmasr/augment/reverb.py",
+    "fsspec": "glmasr/data/remote.py",
     "hydra": "scripts/door.py",
     "omegaconf": "scripts/door.py",
 }
@@ -42,6 +45,7 @@ ELSEWHERE = {
     "glmasr/decoding/hypothesis.py": "one dataclass",
     "scripts/pretrain.py": "tests/journeys/test_spine.py",
     "scripts/prepare.py": "tests/data/test_prepare.py",
+    "scripts/shards.py": "tests/data/test_export.py",
     "scripts/clusters.py": "tests/training/test_clusters.py",
     "scripts/finetune.py": "tests/journeys/test_spine.py",
     "scripts/benchmark.py": "tests/journeys/test_spine.py",

@@ -15,6 +15,34 @@ from glmasr.speech import RATE_HZ, InputError
 LOWEST_HZ = 20.0
 """Below it the spectrum is flat, so that brown noise is heard and not just felt."""
 
+ROUNDED_SECONDS = 0.01
+"""A duration that comes so close to the end of its recording means the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of a recording; without a duration it ends where the recording does."""
+
+    path: str
+    offset_seconds: float = 0.0
+    duration_seconds: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it is; only a stretch that may be the whole recording is looked up in the file."""
+        given = self.duration_seconds
+        if given is not None and self.offset_seconds:
+            return given
+        left = probe_audio(self.path).duration_seconds - self.offset_seconds
+        return left if given is None or given > left - ROUNDED_SECONDS else given
+
+    def draw(self, wanted_seconds: float, rng: np.random.Generator) -> np.ndarray:
+        """So much of it (N) from a place drawn evenly, or all where it is shorter; nothing else is decoded."""
+        seconds = self.seconds
+        spare_seconds = max(seconds - wanted_seconds, 0.0)
+        start = self.offset_seconds + (rng.uniform(0, spare_seconds) if spare_seconds else 0.0)
+        return read_audio(self.path, start, min(wanted_seconds, seconds))
+
 
 @dataclass(frozen=True)
 class ColoredNoise:
@@ -45,8 +73,9 @@ class ColoredNoise:
 class NoiseMixing:
     """With `probability`, noise at an SNR drawn evenly in dB: recorded if `noise_path` is given, else generated.
 
-    `noise_path` is a folder of audio or a JSONL manifest (or a folder that holds manifest.jsonl, whose `train`
-    rows are used). The SNR compares the root mean squares of the whole waveforms. Silence stays silence.
+    `noise_path` is a folder of audio or a JSONL manifest (or a folder that holds manifest.jsonl, as a prepared corpus
+    does), whose `train` rows are used, each from its `offset` on for its `duration`. The SNR compares the root mean
+    squares of the whole waveforms. Silence stays silence.
     """
 
     snr_low_db: float
@@ -65,16 +94,13 @@ class NoiseMixing:
         return mix(waveform, noise, snr_db)
 
     @cached_property
-    def recordings(self) -> list[str]:
-        """The noise files to draw from; InputError where there are none."""
-        return list_recordings(self.noise_path or "")
+    def stretches(self) -> list[Stretch]:
+        """The noise to draw from, listed once in a process; InputError where there is none."""
+        return list_stretches(self.noise_path or "")
 
     def _recorded(self, samples: int, rng: np.random.Generator) -> np.ndarray:
-        path = self.recordings[rng.integers(len(self.recordings))]
-        wanted_seconds = samples / RATE_HZ
-        spare_seconds = max(probe_audio(path).duration_seconds - wanted_seconds, 0.0)
-        stretch = read_audio(path, rng.uniform(0, spare_seconds) if spare_seconds else 0.0, wanted_seconds)
-        return np.resize(stretch, samples)
+        stretch = self.stretches[rng.integers(len(self.stretches))]
+        return np.resize(stretch.draw(samples / RATE_HZ, rng), samples)
 
 
 def mix(waveform: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
@@ -91,24 +117,40 @@ def envelope(samples: int, rng: np.random.Generator) -> np.ndarray:
     return np.interp(np.linspace(0, points - 1, samples), np.arange(points), rng.uniform(0.05, 1, points))
 
 
-def list_recordings(path: str) -> list[str]:
-    """Audio files under a folder or named by a manifest, in a fixed order; InputError where there are none."""
+def list_recordings(path: str, purpose: str = "noise") -> list[str]:
+    """The files that `list_stretches` finds something in, each once."""
+    return list(dict.fromkeys(stretch.path for stretch in list_stretches(path, purpose)))
+
+
+def list_stretches(path: str, purpose: str = "noise") -> list[Stretch]:
+    """Audio under a folder, or stretches named by a manifest, in a fixed order; InputError where there are none."""
     place = Path(path)
     manifest = place / "manifest.jsonl" if place.is_dir() else place
     if manifest.is_file():
-        found = _named_by(manifest)
+        found = _named_by(manifest, purpose)
     else:
-        found = sorted(str(file) for file in place.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
+        files = sorted(str(file) for file in place.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
+        found = [Stretch(file) for file in files]
     if not found:
-        raise InputError(f"no noise at '{path}': name a folder of audio or a manifest.jsonl, or leave noise_path null")
+        remedy = "name a folder of audio or a manifest.jsonl with rows of the split train, or leave the path null"
+        raise InputError(f"no {purpose} at '{path}': {remedy}")
     return found
 
 
-def _named_by(manifest: Path) -> list[str]:
+def _named_by(manifest: Path, purpose: str) -> list[Stretch]:
+    folder = os.fspath(manifest.parent)
     try:
-        rows = [json.loads(line) for line in manifest.read_text("utf-8-sig").splitlines() if line.strip()]
-        ours = [row["audio_filepath"] for row in rows if row.get("split", "train") == "train"]
-        return [os.path.join(manifest.parent, path) for path in ours]
+        rows = (json.loads(line) for line in manifest.read_text("utf-8-sig").splitlines() if line.strip())
+        return [_stretch_of(row, folder) for row in rows if (row.get("split") or "train") == "train"]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        message = f"'{manifest}' is not a manifest of noise ({error!r}); give each line an audio_filepath"
-        raise InputError(message) from error
+        remedy = "give each line an audio_filepath, and offset and duration in seconds where they are known"
+        raise InputError(f"'{manifest}' is not a manifest of {purpose} ({error!r}); {remedy}") from error
+
+
+def _stretch_of(row: dict, folder: str) -> Stretch:
+    duration = row.get("duration")
+    return Stretch(
+        path=os.path.join(folder, row["audio_filepath"]),
+        offset_seconds=float(row.get("offset") or 0.0),
+        duration_seconds=float(duration) if duration else None,
+    )
