@@ -47,22 +47,28 @@ class Transcriber:
     def __call__(self, waveforms: list[np.ndarray]) -> list[Transcript]:
         """16 kHz mono waveforms → one transcript each, in their order. A waveform may be empty."""
         pieces = [(i, start, piece) for i, waveform in enumerate(waveforms) for start, piece in cut(waveform)]
-        heard: list[list[Segment]] = [[] for _ in waveforms]
+        heard: list[list[tuple[Segment, str]]] = [[] for _ in waveforms]
         for batch in batches(pieces):
-            segments = self.transcribe_pieces([piece for _, _, piece in batch])
-            for (i, start, _), segment in zip(batch, segments, strict=True):
+            found = self.transcribe_pieces([piece for _, _, piece in batch])
+            for (i, start, _), (segment, language) in zip(batch, found, strict=True):
                 if segment.text:
-                    heard[i].append(moved(segment, start / RATE_HZ))
-        return [self.transcript(waveform, segments) for waveform, segments in zip(waveforms, heard, strict=True)]
+                    heard[i].append((moved(segment, start / RATE_HZ), language))
+        return [self.transcript(waveform, found) for waveform, found in zip(waveforms, heard, strict=True)]
 
-    def transcript(self, waveform: np.ndarray, segments: list[Segment]) -> Transcript:
-        segments = sorted(segments, key=lambda segment: segment.start_seconds)
-        text = " ".join(segment.text for segment in segments)
-        return Transcript(text, len(waveform) / RATE_HZ, tuple(segments), self.language)
+    def transcript(self, waveform: np.ndarray, found: list[tuple[Segment, str]]) -> Transcript:
+        """Segments with the languages they name, joined; the language is what most seconds of them are in."""
+        found = sorted(found, key=lambda one: one[0].start_seconds)
+        text = " ".join(segment.text for segment, _ in found)
+        seconds: dict[str, float] = {}
+        for segment, language in found:
+            seconds[language] = seconds.get(language, 0.0) + segment.end_seconds - segment.start_seconds
+        seconds.pop("", None)
+        language = max(seconds, key=seconds.__getitem__, default=self.language)
+        return Transcript(text, len(waveform) / RATE_HZ, tuple(segment for segment, _ in found), language)
 
     @torch.inference_mode()
-    def transcribe_pieces(self, pieces: list[np.ndarray]) -> list[Segment]:
-        """One segment per piece, times counted from the piece's start."""
+    def transcribe_pieces(self, pieces: list[np.ndarray]) -> list[tuple[Segment, str]]:
+        """One segment per piece, times counted from the piece's start, and the language it names, "" without."""
         lengths = torch.tensor([len(piece) for piece in pieces])
         waveform = torch.zeros(len(pieces), int(lengths.max()))
         for row, piece in zip(waveform, pieces, strict=True):
@@ -74,7 +80,10 @@ class Transcriber:
         else:
             scores, ends = heard.ctc_log_probs.cpu(), heard.lengths.tolist()
             found = [ctc.greedy(row[:end]) for row, end in zip(scores, ends, strict=True)]
-        return [self.segment(one, len(piece) / RATE_HZ) for one, piece in zip(found, pieces, strict=True)]
+        assert self.bundle.tokenizer is not None
+        languages = [self.bundle.tokenizer.language_of(one.tokens) for one in found]
+        segments = [self.segment(one, len(piece) / RATE_HZ) for one, piece in zip(found, pieces, strict=True)]
+        return list(zip(segments, languages, strict=True))
 
     def segment(self, hypothesis: Hypothesis, duration_seconds: float) -> Segment:
         """Text of a hypothesis with its words' times, where the search knows them; else the whole piece's."""

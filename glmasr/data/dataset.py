@@ -12,7 +12,7 @@ from torch import Tensor
 from glmasr.data.catalog import Catalog
 from glmasr.data.sampler import Key
 from glmasr.frontend.audio import UnreadableAudio, read_audio
-from glmasr.speech import Batch, InputError
+from glmasr.speech import Batch, InputError, Utterance
 
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """`(waveform N, rng) → waveform N`."""
@@ -24,8 +24,8 @@ Mixing = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 class Encodes(Protocol):
     """The part of a tokenizer that a dataset needs."""
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a transcript."""
+    def encode(self, text: str, language: str = "") -> list[int]:
+        """Token ids of a transcript in a language; "" where that is not known."""
         ...
 
 
@@ -78,7 +78,7 @@ class SpeechDataset(torch.utils.data.Dataset):
             id=utterance.id,
             waveform=torch.from_numpy(waveform),
             clean=None if self.noise is None and self.talker is None else torch.from_numpy(clean),
-            tokens=self._tokens(utterance.id, utterance.text),
+            tokens=self._tokens(utterance),
             text=utterance.text,
             index=index,
         )
@@ -113,12 +113,14 @@ class SpeechDataset(torch.utils.data.Dataset):
             self.unreadable += 1
             return error
 
-    def _tokens(self, name: str, text: str | None) -> Tensor | None:
+    def _tokens(self, utterance: Utterance) -> Tensor | None:
         if self.tokenizer is None:
             return None
-        if text is None:
-            raise InputError(f"utterance '{name}' has no transcript to train on; choose labelled utterances only")
-        return torch.tensor(self.tokenizer.encode(text), dtype=torch.long)
+        if utterance.text is None:
+            raise InputError(
+                f"utterance '{utterance.id}' has no transcript to train on; choose labelled utterances only"
+            )
+        return torch.tensor(self.tokenizer.encode(utterance.text, utterance.language), dtype=torch.long)
 
 
 def collate(items: list[Item]) -> Batch:

@@ -1,4 +1,4 @@
-"""A reader of some corpus layout in; a verified catalog, a data report, and a journal that restarts both, out."""
+"""A reader of some corpus layout in; a verified catalog, a manifest, a data report, and their journal out."""
 
 import contextlib
 import hashlib
@@ -36,6 +36,8 @@ from glmasr.frontend.audio import UnreadableAudio, probe_audio
 from glmasr.speech import InputError, Utterance
 
 CATALOG, JOURNAL, LISTING, REPORT = "catalog", "measured.jsonl", "skipped.tsv", "report.json"
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 AHEAD = 16
 """Recordings in the hands of each process, so that none waits and little is lost when all are stopped."""
@@ -91,9 +93,12 @@ class Prepared:
 def prepare_corpus(config: dict[str, Any]) -> Path:
     """`make prepare`: the folder of catalog and report. What has been measured before is not measured again.
 
+    Where all audio is files, NeMo's manifest lies beside the catalog, for other toolkits and for `noise_path`.
     Interrupted on Ctrl-C and SIGTERM; InputError where too much is broken, which then only leaves `skipped.tsv`.
     """
-    from glmasr.data.report import document, write_report  # imported here: a Prepared needs no figures
+    # imported here: a Prepared needs no figures, and an export needs this file
+    from glmasr.data.export import MANIFEST, to_manifest
+    from glmasr.data.report import document, write_report
 
     source = build(config["source"])
     home = Path(config["catalogs"]) / (config["name"] or source.name)
@@ -113,6 +118,10 @@ def prepare_corpus(config: dict[str, Any]) -> Path:
         told = document(rows, gathering.skipped, config["tokenizer"])
         journal.keep(verified.keys)
         _replace(staged, home / CATALOG)
+        if all(one.audio and not is_location(one.audio) for one, _ in rows):
+            to_manifest(open_catalog(home / CATALOG), home / MANIFEST)
+        else:
+            (home / MANIFEST).unlink(missing_ok=True)
         told = {"name": home.name, "source": config["source"], **told, "state": state}
         write_report(home, told, rows)
     print(f"glmasr: {told['utterances']} utterances, {told['hours']:.2f} h: see {home / 'report.md'}", file=sys.stderr)
@@ -306,6 +315,12 @@ def _examiners(workers: int) -> Iterator[Submit]:
         yield _at_once
         return
     pool = ProcessPoolExecutor(workers, initializer=_begin_worker)
+    # A stop that comes while processes fork can be lost in Python's own hooks: it waits until they run.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        pool.submit(os.getpid).result()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
     def submit(function: Callable[..., Verdict], *arguments: Any) -> "Future[Verdict]":
         return pool.submit(function, *arguments)
@@ -326,6 +341,7 @@ def _begin_worker() -> None:
     """Ctrl-C is the parent's to answer, and a parent that was killed leaves no worker behind."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

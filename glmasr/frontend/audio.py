@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,32 @@ def read_audio(
         if not len(waveform):
             raise _nothing_at(source, offset_seconds, file)
         return waveform
+
+
+def read_blocks(path: str, block_seconds: float = 60.0, rate_hz: int = RATE_HZ) -> Iterator[np.ndarray]:
+    """A whole recording as consecutive waveforms (N) of about `block_seconds`, of which one is in memory at a time.
+
+    Joined they are what `read_audio` gives. UnreadableAudio as there, from the block on that is the reason.
+    """
+    with _opened(path) as file:
+        if not file.frames:
+            raise _nothing_at(path, 0.0, file)
+        stream = None if file.samplerate == rate_hz else soxr.ResampleStream(file.samplerate, rate_hz, 1, quality="HQ")
+        count, is_last = max(1, round(block_seconds * file.samplerate)), False
+        while not is_last:
+            try:
+                waveform = file.read(count, dtype="float32", always_2d=True).mean(axis=1)
+            except (soundfile.SoundFileError, OSError) as error:
+                message = f"{_name(path)} is damaged ({error}); encode it again or remove it"
+                raise UnreadableAudio(message, "damaged") from error
+            if not np.isfinite(waveform).all():
+                message = f"{_name(path)} holds samples that are not finite; encode it again or remove it"
+                raise UnreadableAudio(message, "not finite")
+            is_last = len(waveform) < count
+            if stream is not None:
+                waveform = stream.resample_chunk(waveform, last=is_last)
+            if len(waveform):
+                yield waveform
 
 
 def probe_audio(source: str | bytes) -> AudioInfo:

@@ -19,7 +19,10 @@ from glmasr.training.pretrain import step_rng
 
 
 class Finetuning(lightning.LightningModule):
-    """Every step: ear, SpecAugment, recognizer, joint loss. Every validation: greedy CTC, WER and CER on dev."""
+    """Every step: ear, SpecAugment, recognizer, joint loss. Every validation: greedy CTC, WER and CER on dev.
+
+    An utterance whose tokens name its language is scored by that language's rules, any other by those of `language`.
+    """
 
     def __init__(
         self,
@@ -74,11 +77,13 @@ class Finetuning(lightning.LightningModule):
         heard = self.recognizer(features, lengths)
         loss = self.joint(self.recognizer, heard, batch.tokens, batch.token_lengths)
         self.log("dev/loss", loss.total, batch_size=len(batch.ids), sync_dist=True)
+        assert batch.tokens is not None
         scores, ends = heard.ctc_log_probs.cpu(), heard.lengths.tolist()
-        for row, end, text in zip(scores, ends, batch.texts, strict=True):
+        for row, end, text, labels in zip(scores, ends, batch.texts, batch.tokens.tolist(), strict=True):
             heard_text = self.tokenizer.decode(ctc.greedy(row[:end]).tokens)
+            language = self.tokenizer.language_of(labels) or self.language
             for metric, sums in self.errors.items():
-                counts = count_errors(text or "", heard_text, self.language, metric)
+                counts = count_errors(self.tokenizer.reference(text or ""), heard_text, language, metric)
                 sums[0] += counts.errors
                 sums[1] += counts.words
 

@@ -349,7 +349,7 @@ def finetune(config: Config) -> None:
     train = catalog.subset(split=config["splits"]["train"], labelled=True, **limits, **config["labels"])
     halves = config["splits"]["dev_positions"]
     dev = catalog.subset(split=config["splits"]["dev"], positions=halves, labelled=True, **limits)
-    tokenizer: Tokenizer = build(config["tokenizer"], texts=train.texts())
+    tokenizer: Tokenizer = build(config["tokenizer"], texts=train.texts(), languages=train.languages)
     train = feasible(train, tokenizer)
     seed_everything(config["seed"])
     recognizer = build_recognizer(kept["model"], tokenizer.size)
@@ -426,8 +426,9 @@ def feasible(train: Catalog, tokenizer: Tokenizer) -> Catalog:
     """Leave out, and count, utterances with more tokens than CTC can place in their frames."""
     frames = train.durations * RATE_HZ / HOP_SAMPLES / STRIDE
     needed = []
+    language = next(iter(train.languages), "")  # one tag is as long as another
     for text in train.texts():
-        tokens = tokenizer.encode(text)
+        tokens = tokenizer.encode(text, language)
         needed.append(len(tokens) + sum(a == b for a, b in pairwise(tokens)))
     fits = np.array(needed) < frames
     if not fits.any():

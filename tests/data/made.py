@@ -408,6 +408,30 @@ def manifest(home: Path) -> Made:
     return Made({"path": str(home)}, {"1": ("hello", "en", "a", "test")})
 
 
+def vowels(seconds: float) -> np.ndarray:
+    """A hum with wandering formants in syllables: what a voice activity model takes for speech."""
+    times = np.arange(round(seconds * 16_000)) / 16_000
+    pitch_hz = 120 + 18 * np.sin(4.4 * times)
+    formants = ((500 + 250 * np.sin(13.2 * times), 90, 1.0), (1400 + 600 * np.sin(8.2 * times), 120, 0.5))
+    hum = np.zeros_like(times)
+    for harmonic in range(1, 30):
+        strength = sum(gain / (1 + ((harmonic * pitch_hz - at) / width) ** 2) for at, width, gain in formants)
+        hum += strength * np.sin(harmonic * 2 * np.pi * np.cumsum(pitch_hz) / 16_000)
+    return (0.1 * hum * np.clip(np.sin(9.4 * times) + 0.7, 0, None)).astype(np.float32)
+
+
+def long_recordings(home: Path) -> Made:
+    """Two turns with silence around them, in a show's folder."""
+    (home / "test" / "show").mkdir(parents=True)
+    silence = np.zeros(32_000, np.float32)
+    write_audio(
+        home / "test" / "show" / "1.flac", np.concatenate([silence, vowels(4.0), silence, vowels(3.0), silence])
+    )
+    pieces = {"test/show/1@1916": (1.92, 3.98), "test/show/1@7900": (7.9, 3.27)}
+    settings = {"path": str(home), "workers": 0, "cache": str(home.parent / "heard")}
+    return Made(settings, {one: (None, "", "show", "test") for one in pieces}, pieces)
+
+
 MADE: dict[str, Callable[[Path], Made]] = {
     "folder": folder,
     "manifest": manifest,
@@ -432,5 +456,6 @@ MADE: dict[str, Callable[[Path], Made]] = {
     "fleurs": fleurs,
     "musan": musan,
     "rirs": rirs,
+    "long_recordings": long_recordings,
 }
 """A maker for each file in conf/data that reads a layout."""

@@ -22,7 +22,7 @@ from glmasr.speech import InputError, Utterance
 class Letters:
     """A tokenizer of code points."""
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, language: str = "") -> list[int]:
         return [ord(letter) for letter in text]
 
 

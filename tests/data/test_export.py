@@ -1,18 +1,23 @@
 """Catalogs on their way out: manifests and shards that come back as they went, whole or not at all."""
 
+import io
+import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from glmasr.data import export
 from glmasr.data.catalog import Catalog, prepare_catalog, write_catalog
 from glmasr.data.corpora import Manifest
-from glmasr.data.export import shard_plan, to_manifest, to_shards
+from glmasr.data.export import ROWS_AT_A_TIME, shard_plan, to_manifest, to_shards
 from glmasr.data.shards import ParquetShards
-from glmasr.frontend.audio import read_audio
+from glmasr.data.streaming import StreamedShards
+from glmasr.frontend.audio import read_audio, write_audio
 from glmasr.speech import InputError, Utterance
 from tests.data.made import record
+from tests.small import REPOSITORY
 
 
 @pytest.fixture
@@ -115,3 +120,92 @@ def test_the_plan_has_every_row_once_and_shards_of_about_a_size():
     sizes = [float(durations[rows].sum()) for rows in plan]
     assert max(sizes) < 620 and min(sizes[:-1]) > 580
     assert [len(rows) for rows in shard_plan(np.array([5000.0, 1.0, 1.0]), 3600.0)] == [1, 2]
+
+
+class Counting(io.FileIO):
+    """A file that knows how much of it has been read."""
+
+    taken = 0
+
+    def read(self, size: int = -1) -> bytes:
+        content = super().read(size)
+        self.taken += len(content)
+        return content
+
+
+def test_what_a_shard_holds_is_known_without_its_audio(tmp_path):
+    hiss = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000).astype(np.float32)
+    write_audio(tmp_path / "hiss.wav", hiss)
+    rows = [Utterance(f"u{n}", str(tmp_path / "hiss.wav"), 0.25, n / 400, text="hush " * 20) for n in range(230)]
+    [shard] = to_shards(write_catalog(rows, tmp_path / "catalog"), tmp_path / "shards")
+    assert pyarrow.parquet.read_metadata(shard).num_row_groups == 3
+    assert pyarrow.parquet.ParquetFile(shard).read_row_group(1, columns=["id"])["id"][0].as_py() == "u100"
+    assert ROWS_AT_A_TIME == 100  # what a reader over a network fetches at a time
+    file = Counting(shard)
+    known = ["id", "duration", "text", "language", "speaker", "split"]
+    table = pyarrow.parquet.ParquetFile(file, pre_buffer=True).read(columns=known)
+    assert table["id"].to_pylist() == [one.id for one in rows]
+    assert file.taken < 100_000 < shard.stat().st_size / 10  # of which 64 kB to find the footer
+
+
+@pytest.fixture
+def shards(monkeypatch, capsys, catalog, tmp_path):
+    """What scripts/shards.py says, run in this process on `catalog` as `make prepare` would have left it."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    import shards
+
+    (tmp_path / "corpora" / "mine").mkdir(parents=True)
+    (tmp_path / "catalog").rename(tmp_path / "corpora" / "mine" / "catalog")
+
+    def run(*overrides: str) -> str:
+        given = ["data.name=mine", f"data.root={tmp_path}/corpora", *overrides]
+        monkeypatch.setattr(sys, "argv", ["shards.py", *given])
+        shards.open_door("shards", shards.shards)
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_script_packs_a_prepared_corpus_and_says_how_to_use_it(shards, tmp_path):
+    said = shards(f"folder={tmp_path}/out", "shard_seconds=1", "format=opus")
+    size = sum(len(content) for name, content in contents(tmp_path / "out").items() if name.endswith("parquet"))
+    assert said == (
+        f"{tmp_path}/out: 2 shards, 0.00 h, {size / 1000:.1f} kB: "
+        f'make pretrain ARGS="data=streamed_shards data.url={tmp_path}/out"\n'
+    )
+    known = [(one.id, one.text, one.duration_seconds) for one in StreamedShards(f"{tmp_path}/out").utterances()]  # type: ignore[union-attr]
+    assert known == [("long/1", "你好 there", 0.5), ("long/2", None, 1.0), ("b", "hello", 1.0)]
+    before = contents(tmp_path / "out")
+    assert shards(f"folder={tmp_path}/out", "shard_seconds=1", "format=opus") == said
+    assert contents(tmp_path / "out") == before
+
+
+def test_the_script_writes_a_manifest(shards, tmp_path):
+    said = shards(f"folder={tmp_path}/list", "format=manifest")
+    assert f"{tmp_path}/list: a manifest of 3 utterances, 0.00 h, " in said and f"data.path={tmp_path}/list" in said
+    assert [one.id for one in Manifest(f"{tmp_path}/list").utterances()] == ["long/1", "long/2", "b"]  # type: ignore
+
+
+SLIPS = {
+    "format=mp3": "glmasr shards: 'mp3' is no format of shards: use one of flac, opus",
+    "shard_seconds=0": "glmasr shards: shard_seconds=0 holds no audio",
+    "data.name=yours": "glmasr shards: there is no prepared corpus 'yours'",
+    "folder=???": "glmasr shards: folder is not set: add folder=…",
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_what_is_mistaken_is_one_sentence(shards, tmp_path, slip):
+    with pytest.raises(SystemExit) as end:
+        shards(f"folder={tmp_path}/out", slip)
+    assert str(end.value.code).startswith(SLIPS[slip]) and "\n" not in str(end.value.code)
+
+
+def test_a_stopped_script_says_that_it_goes_on(shards, monkeypatch, tmp_path):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "encode_audio", stopped)
+    with pytest.raises(SystemExit, match="stopped; the same command goes on behind the last whole shard"):
+        shards(f"folder={tmp_path}/out")
+    assert not list((tmp_path / "out").glob("*.parquet"))

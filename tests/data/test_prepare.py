@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from glmasr.augment.noise import list_recordings
 from glmasr.build import build
 from glmasr.data import prepare
 from glmasr.data.catalog import prepare_catalog, write_catalog
-from glmasr.data.corpora import AudioFolder
+from glmasr.data.corpora import AudioFolder, Manifest
+from glmasr.data.export import to_shards
 from glmasr.data.prepare import Interrupted, Journal, Prepared, prepare_corpus
 from glmasr.frontend.audio import read_audio
 from glmasr.speech import InputError
@@ -63,6 +65,19 @@ def test_a_prepared_corpus_is_the_reader_s_and_trainings_open_it_by_name(corpus,
     page = (home / "report.md").read_text()
     pictures = sorted(path.name for path in (home / "figures").iterdir())
     assert len(pictures) == 4 and all(f"figures/{name}" in page for name in pictures)
+
+
+def test_other_toolkits_find_a_manifest_beside_the_catalog_of_files(corpus, tmp_path):
+    home = prepare_corpus(asked(corpus, tmp_path))
+    catalog = list(Prepared("mine", str(tmp_path)).open())
+    assert list(Manifest(str(home)).utterances()) == catalog
+    assert list_recordings(str(home)) == [one.audio for one in catalog if one.split == "train"]
+    shards = to_shards(write_catalog(catalog, tmp_path / "again"), tmp_path / "shards")
+    for source, setting in (("parquet_shards", "path"), ("streamed_shards", "url")):
+        given = [f"catalogs={tmp_path}", "name=mine", "workers=0", f"source.{setting}={shards[0].parent}"]
+        prepare_corpus(composed("prepare", f"data@source={source}", *given))
+        assert not (home / "manifest.jsonl").exists() and len(Prepared("mine", str(tmp_path)).open()) == 12
+        (home / "manifest.jsonl").write_text("of yesterday")
 
 
 def test_an_unchanged_corpus_is_left_alone(corpus, tmp_path, examined, capsys):
