@@ -33,6 +33,9 @@ demo: setup  ## the whole way on real speech: pretrain, fine-tune twice, benchma
 prepare: setup  ## a corpus verified and measured: catalog and data report (conf/prepare.yaml)
 	$(PY) scripts/prepare.py $(ARGS)
 
+shards: setup  ## a corpus packed for a cluster or other toolkits (conf/shards.yaml)
+	$(PY) scripts/shards.py $(ARGS)
+
 clusters: setup  ## a codebook that pretrainings share (conf/clusters.yaml)
 	$(PY) scripts/clusters.py $(ARGS)
 
@@ -73,4 +76,4 @@ clean:  ## remove caches; runs and corpora stay
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache
 
-.PHONY: help setup demo prepare clusters pretrain finetune benchmark label-efficiency results transcribe test check clean
+.PHONY: help setup demo prepare shards clusters pretrain finetune benchmark label-efficiency results transcribe test check clean

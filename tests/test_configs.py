@@ -17,6 +17,7 @@ GROUPS = {
     "pretrain": ["data", "frontend", "model", "objective", "augment", "optimizer", "schedule", "trainer", "logger"],
     "finetune": ["data", "frontend", "model", "tokenizer", "augment", "optimizer", "schedule", "trainer", "logger"],
     "clusters": ["data", "frontend", "codebook"],
+    "shards": ["data"],
     "benchmark": ["data"],
     "label_efficiency": [],
 }
@@ -42,7 +43,7 @@ def options(verb: str) -> list[str]:
     return [option for option in found if option not in OTHERS.get(verb, ())]
 
 
-CASES = [(verb, option) for verb in GROUPS for option in ["name=x", *options(verb)]]
+CASES = [(verb, option) for verb in GROUPS for option in ["catalogs=x", *options(verb)]]
 SIZES = {
     "conformer_tiny": (2.7e6, 3.5e6),
     "conformer_small": (25e6, 35e6),

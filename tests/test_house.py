@@ -34,7 +34,7 @@ ROOMS = {
     "onnxruntime": "glmasr/frontend/vad.py",
     "pypinyin": "glmasr/text/syllables.py",
     "ToJyutping": "glmasr/text/syllables.py",
-    "scipy": "glmasr/augment/reverb.py",
+    "scipy": "glmasr/augment/",
     "pyroomacoustics": "glmasr/augment/reverb.py",
     "fsspec": "glmasr/data/remote.py",
     "hydra": "scripts/door.py",

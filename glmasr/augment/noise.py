@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import scipy.fft
 
 from glmasr.frontend.audio import AUDIO_SUFFIXES, probe_audio, read_audio
 from glmasr.frontend.level import rms
@@ -57,13 +58,13 @@ class ColoredNoise:
 
     def __call__(self, samples: int, rng: np.random.Generator) -> np.ndarray:
         """`samples` of noise (N) as float32, of no particular level."""
-        size = 1 << max(samples - 1, 1).bit_length()
-        spectrum = np.fft.rfft(rng.standard_normal(size, dtype=np.float32))
-        hertz = np.fft.rfftfreq(size, 1 / RATE_HZ)
+        size = scipy.fft.next_fast_len(max(samples, 2), real=True)
+        spectrum = scipy.fft.rfft(rng.standard_normal(size, dtype=np.float32))
+        hertz = np.fft.rfftfreq(size, 1 / RATE_HZ).astype(np.float32)
         exponent = rng.uniform(self.exponent_low, self.exponent_high)
-        spectrum *= np.maximum(hertz, LOWEST_HZ) ** (-exponent / 2)
+        spectrum *= np.maximum(hertz, LOWEST_HZ) ** np.float32(-exponent / 2)
         spectrum[0] = 0
-        noise = np.fft.irfft(spectrum, size)[:samples]
+        noise = scipy.fft.irfft(spectrum, size)[:samples]
         if rng.random() < self.fluctuation_probability:
             noise = noise * envelope(samples, rng)
         return noise.astype(np.float32)

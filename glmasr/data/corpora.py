@@ -20,6 +20,9 @@ FOREIGN_SUFFIXES = (".m4a", ".mp4", ".aac", ".webm", ".wma", ".amr", ".mkv", ".m
 TABLE_SUFFIX = ".trans.txt"
 """LibriSpeech's transcripts: an id, a space and the text on each line, for all recordings of a folder."""
 
+CLAIMED_SECONDS = 0.5
+"""A recording that is shorter than its manifest says by more was cut short; less is rounding."""
+
 SPLIT_NAMES = {"train": "train", "dev": "dev", "test": "test"}
 SPLIT_NAMES |= dict.fromkeys(("valid", "validation", "val"), "dev") | {"eval": "test"}
 
@@ -148,6 +151,10 @@ class Manifest:
                 if left <= 0:
                     detail = f"'{audio}' ends before offset {offset:g} s (line {line} of '{file}')"
                     yield Skipped(audio, "outside the recording", detail)
+                    continue
+                if claimed and claimed - left > CLAIMED_SECONDS:
+                    detail = f"'{audio}' has {left:.2f} of the {claimed:.2f} s that line {line} of '{file}' claims"
+                    yield Skipped(audio, "truncated", detail)
                     continue
                 yield self._utterance(row, audio, offset, min(claimed or left, left), prefix)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from glmasr.data.catalog import Catalog
 from glmasr.data.sampler import Key
 from glmasr.frontend.audio import UnreadableAudio, read_audio
-from glmasr.speech import Batch, InputError, Utterance
+from glmasr.speech import RATE_HZ, Batch, InputError, Utterance
 
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """`(waveform N, rng) → waveform N`."""
@@ -27,6 +27,13 @@ class Encodes(Protocol):
     def encode(self, text: str, language: str = "") -> list[int]:
         """Token ids of a transcript in a language; "" where that is not known."""
         ...
+
+
+MISSING_SECONDS = 0.1
+"""An utterance that lacks more of what its catalog says was cut short since, and its transcript says too much."""
+
+NEIGHBORS = 8
+"""Rows tried in the place of a batch that cannot be read; more in a row are a disk that is gone."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,9 @@ class SpeechDataset(torch.utils.data.Dataset):
         utterance = self.catalog[row]
         rng = np.random.default_rng((self.seed, index, row))
         clean = read_audio(utterance.audio, utterance.offset_seconds, utterance.duration_seconds)
+        if len(clean) < (utterance.duration_seconds - MISSING_SECONDS) * RATE_HZ:
+            left = f"{len(clean) / RATE_HZ:.2f} of {utterance.duration_seconds:.2f} s"
+            raise UnreadableAudio(f"'{utterance.id}' has become shorter: {left}; fetch it again", "truncated")
         for augmentation in self.augmentations:
             clean = augmentation(clean, rng)
         waveform = clean if self.noise is None else self.noise(clean.copy(), rng)
@@ -84,13 +94,19 @@ class SpeechDataset(torch.utils.data.Dataset):
         )
 
     def __getitems__(self, keys: list[Key]) -> list[Item]:
-        """Load a batch; `DataLoader` prefers this to `__getitem__`. InputError where nothing in it can be read."""
+        """Load a batch; `DataLoader` prefers this to `__getitem__`. InputError where nothing near it can be read."""
         items = [self._attempt(key) for key in keys]
-        readable = [item for item in items if isinstance(item, Item)]
-        if not readable:
-            raise InputError(f"no utterance of batch {keys[0][1]} can be read: {items[0]}")
+        readable = [item for item in items if isinstance(item, Item)] or [self._neighbor(*keys[0], items[0])]
         items = [item if isinstance(item, Item) else readable[n % len(readable)] for n, item in enumerate(items)]
         return [self._talked_over(n, items) for n in range(len(items))]
+
+    def _neighbor(self, row: int, index: int, error: Item | UnreadableAudio) -> Item:
+        """The first of the next rows that can be read, for a batch of which nothing can."""
+        for step in range(1, min(NEIGHBORS, len(self.catalog) - 1) + 1):
+            found = self._attempt(((row + step) % len(self.catalog), index))
+            if isinstance(found, Item):
+                return found
+        raise InputError(f"no utterance of batch {index} can be read, nor {NEIGHBORS} more: {error}")
 
     def _talked_over(self, place: int, items: list[Item]) -> Item:
         """The item with another of its batch in the background, where that is asked for and there is another."""

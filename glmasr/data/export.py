@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -14,7 +15,9 @@ import pyarrow
 import pyarrow.parquet
 from tqdm import tqdm
 
-from glmasr.data.catalog import Catalog
+from glmasr.build import build
+from glmasr.data.catalog import Catalog, prepare_catalog
+from glmasr.data.prepare import Interrupted
 from glmasr.data.shards import SHARD_LIST
 from glmasr.frontend.audio import ENCODINGS, UnreadableAudio, encode_audio, read_audio
 from glmasr.speech import RATE_HZ, InputError, Utterance
@@ -31,6 +34,32 @@ SHARD_FEATURES = datasets.Features(
 """`load_dataset` of a folder of shards gives these columns, the audio playable in the hub's viewer."""
 
 ROWS_AT_A_TIME = 100
+"""A row group: what a reader over a network fetches at a time, so that it need not wait long or hold much."""
+
+MANIFEST = "manifest.jsonl"
+UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"), (1, "bytes"))
+
+
+def export_corpus(config: dict[str, Any]) -> None:
+    """`make shards`: the corpus `config["data"]` describes as shards in `folder`, or as the manifest there.
+
+    Says on stdout what is there and how to use it. Interrupted on Ctrl-C; InputError where the settings do not fit.
+    """
+    catalog = prepare_catalog(build(config["data"]), config["catalogs"])
+    folder, form = Path(config["folder"]), config["format"]
+    if form == "manifest":
+        written = [to_manifest(catalog, folder / MANIFEST)]
+        seconds, what = float(catalog.durations.sum()), f"a manifest of {len(catalog)} utterances"
+        use = f"data=manifest data.path={folder}"
+    else:
+        try:
+            written = to_shards(catalog, folder, form, config["shard_seconds"])
+        except KeyboardInterrupt as error:
+            raise Interrupted("stopped; the same command goes on behind the last whole shard") from error
+        seconds, what = sum(map(_seconds_in, written)), f"{len(written)} shard{'s' * (len(written) > 1)}"
+        use = f"data=streamed_shards data.url={folder}"
+    size = sum(file.stat().st_size for file in written)
+    print(f'{folder}: {what}, {seconds / 3600:.2f} h, {_readable(size)}: make pretrain ARGS="{use}"')
 
 
 def to_manifest(catalog: Catalog, path: str | Path) -> Path:
@@ -59,6 +88,8 @@ def to_shards(catalog: Catalog, folder: str | Path, format: str = "flac", shard_
     """
     if format not in ENCODINGS:
         raise InputError(f"'{format}' is no format of shards: use one of {', '.join(ENCODINGS)}")
+    if not shard_seconds > 0:
+        raise InputError(f"shard_seconds={shard_seconds:g} holds no audio: give the seconds of a shard, say 3600")
     folder, plan = Path(folder), shard_plan(catalog.durations, shard_seconds)
     folder.mkdir(parents=True, exist_ok=True)
     shards = [folder / f"shard-{number:05d}-of-{len(plan):05d}.parquet" for number in range(len(plan))]
@@ -76,6 +107,15 @@ def shard_plan(durations: np.ndarray, shard_seconds: float) -> list[np.ndarray]:
     begins = np.concatenate([[0.0], np.cumsum(durations, dtype=np.float64)[:-1]])
     _, first = np.unique(begins // shard_seconds, return_index=True)
     return np.split(np.arange(len(durations)), first[1:])
+
+
+def _seconds_in(shard: Path) -> float:
+    return float(np.sum(pyarrow.parquet.read_table(shard, columns=["duration"])["duration"].to_numpy()))
+
+
+def _readable(size: int) -> str:
+    """Bytes as people say them."""
+    return next(f"{size / unit:.{1 if unit > 1 else 0}f} {name}" for unit, name in UNITS if size >= unit or unit == 1)
 
 
 def _write_shard(catalog: Catalog, shard: Path, format: str) -> None:

@@ -80,4 +80,4 @@ def _ogg_ends_early(file, size: int) -> bool:
     if len(page) < 27 or not page.startswith(b"OggS"):
         return True
     lengths = page[27 : 27 + page[26]]
-    return len(lengths) < page[26] or len(page) < 27 + len(lengths) + sum(lengths)
+    return len(lengths) < page[26] or len(page) != 27 + len(lengths) + sum(lengths)  # zeros behind it: a hole

@@ -377,6 +377,11 @@ def parquet_shards(home: Path) -> Made:
     return Made({"path": str(home / "shards")}, expected, {"x/a": (0.0, 1.0), "b": (0.0, 2.0)})
 
 
+def streamed_shards(home: Path) -> Made:
+    made = parquet_shards(home)
+    return Made({"url": made.settings["path"]}, made.expected, made.stretches)
+
+
 def hub(home: Path) -> Made:
     audio = {"bytes": encode_audio(ramp()), "path": "1272-128104-0000.flac"}
     row = {"file": "x", "audio": audio, "text": "MISTER QUILTER", "speaker_id": 1272, "id": "1272-128104-0000"}
@@ -439,6 +444,7 @@ MADE: dict[str, Callable[[Path], Made]] = {
     "lhotse": lhotse,
     "tar_shards": tar_shards,
     "parquet_shards": parquet_shards,
+    "streamed_shards": streamed_shards,
     "hub": hub,
     "librispeech": librispeech,
     "libri_light": libri_light,

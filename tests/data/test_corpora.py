@@ -112,13 +112,21 @@ def test_a_manifest_is_read_in_both_spellings(tmp_path):
             "id": "bee",
             "split": "test",
         },
-        {"audio_filepath": "b.wav", "duration": 99, "offset": 0.25},
+        {"audio_filepath": "b.wav", "duration": 1.2, "offset": 0.25},
     ]
     first, second, third = Manifest(write_manifest(tmp_path, rows), "yue").utterances()
     assert (first.offset_seconds, first.duration_seconds, first.text) == (0.5, 0.4, "hi you")
     assert (first.language, first.split, first.audio) == ("en", "dev", str(tmp_path / "wavs" / "a.wav"))
     assert (second.id, second.text, second.language, second.speaker, second.split) == ("bee", None, "zh", "7", "test")
     assert (third.duration_seconds, third.language) == (0.75, "yue") and third.split in ("train", "dev")
+
+
+def test_a_recording_shorter_than_its_manifest_says_is_skipped(tmp_path):
+    """Its transcript says more than can be heard; half a second is rounding."""
+    record(tmp_path / "b.wav", 1.0)
+    rows = [{"audio_filepath": "b.wav", "duration": seconds} for seconds in (1.4, 1.6)]
+    first, second = Manifest(write_manifest(tmp_path, rows)).utterances()
+    assert first.duration_seconds == 1.0 and second.cause == "truncated" and "1.00 of the 1.60 s" in second.detail
 
 
 def test_missing_recordings_and_late_offsets_are_skipped(tmp_path):

@@ -16,7 +16,7 @@ from glmasr.data.catalog import Catalog, write_catalog
 from glmasr.data.dataset import SpeechDataset, collate
 from glmasr.data.sampler import ByLength, RankBatches, in_order
 from glmasr.frontend.audio import read_audio, write_audio
-from glmasr.speech import InputError, Utterance
+from glmasr.speech import RATE_HZ, InputError, Utterance
 
 
 class Letters:
@@ -104,10 +104,29 @@ def test_an_unreadable_utterance_gives_its_place_with_one_warning(catalog):
     assert len(batch.ids) == 6 and not {"u1", "u3"} & set(batch.ids) and {"u0", "u2", "u4", "u5"} == set(batch.ids)
 
 
-def test_a_batch_of_nothing_readable_is_an_input_error(catalog):
+def test_a_batch_of_nothing_readable_takes_its_neighbors(catalog):
+    """With utterances as long as a batch, a broken file is alone in its own."""
     Path(catalog[0].audio).unlink()
-    with pytest.warns(RuntimeWarning), pytest.raises(InputError, match=r"batch 5.*does not exist"):
+    with pytest.warns(RuntimeWarning, match="does not exist"):
+        items = SpeechDataset(catalog).__getitems__([(0, 5)])
+    assert [item.id for item in items] == [catalog[1].id] and items[0].index == 5
+
+
+def test_where_all_are_gone_it_is_an_input_error(catalog):
+    for one in list(catalog):
+        Path(one.audio).unlink(missing_ok=True)
+    with pytest.warns(RuntimeWarning), pytest.raises(InputError, match=r"batch 5.*nor 8 more.*does not exist"):
         SpeechDataset(catalog).__getitems__([(0, 5)])
+
+
+def test_a_recording_cut_short_since_gives_its_place(catalog):
+    """Its transcript would say more than can be heard."""
+    path = Path(catalog[0].audio)
+    write_audio(path, read_audio(str(path))[: -RATE_HZ // 8])
+    dataset = SpeechDataset(catalog)
+    with pytest.warns(RuntimeWarning, match="has become shorter"):
+        items = dataset.__getitems__([(0, 5), (1, 5)])
+    assert [item.id for item in items] == [catalog[1].id] * 2 and dataset.unreadable == 1
 
 
 def test_labels_are_demanded_where_there_is_a_tokenizer(tmp_path):
