@@ -34,7 +34,7 @@ ROOMS = {
     "onnxruntime": "glmasr/frontend/vad.py",
     "pypinyin": "glmasr/text/syllables.py",
     "ToJyutping": "glmasr/text/syllables.py",
-    "scipy": "glmasr/augment/",
+    "scipy": ("glmasr/augment/", "glmasr/evaluation/bootstrap.py"),
     "pyroomacoustics": "glmasr/augment/reverb.py",
     "fsspec": "glmasr/data/remote.py",
     "hydra": "scripts/door.py",
