@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import datasets
 import numpy as np
+import pyarrow.compute
 from datasets.arrow_writer import ArrowWriter
 from tqdm import tqdm
 
@@ -112,8 +113,9 @@ class Catalog:
 
     @property
     def languages_by_row(self) -> np.ndarray:
-        """The language of each utterance, "" where it is not known."""
-        return self._column("language")
+        """The language of each utterance as a number, one of them for what is not known."""
+        encoded = self._table.data.column("language").dictionary_encode().unify_dictionaries()
+        return np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])[self._rows]
 
     @property
     def blocks(self) -> np.ndarray | None:
@@ -155,7 +157,7 @@ class Catalog:
         """
         seconds = self._column("duration_seconds")
         keep = (seconds >= min_seconds) & (seconds <= (np.inf if max_seconds is None else max_seconds))
-        in_split = np.ones(len(self), dtype=bool) if split is None else self._column("split") == split
+        in_split = np.ones(len(self), dtype=bool) if split is None else self._is("split", split)
         keep &= in_split
         if positions is not None:
             if positions not in PARITY:
@@ -196,6 +198,10 @@ class Catalog:
 
     def _column(self, name: str) -> np.ndarray:
         return self._table.data.column(name).to_numpy()[self._rows]
+
+    def _is(self, column: str, value: str) -> np.ndarray:
+        """Compared where the table lies: 10⁷ strings are not made for it."""
+        return pyarrow.compute.call_function("equal", [self._table.data.column(column), value]).to_numpy()[self._rows]
 
     def _has_text(self) -> np.ndarray:
         return self._table.data.column("text").is_valid().to_numpy()[self._rows]

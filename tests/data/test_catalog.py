@@ -49,7 +49,7 @@ def test_catalogs_joined_have_all_rows_and_subsets_of_them_too(tmp_path):
     second = write_catalog([utterance(n, language="yue") for n in range(7, 9)], tmp_path / "b")
     both = joined_catalogs([first, second])
     assert [one.id for one in both] == ["u4", "u1", "u7", "u8"]
-    assert both.durations.tolist() == [5.0, 2.0, 3.0, 4.0] and both.languages_by_row.tolist() == ["", "", "yue", "yue"]
+    assert both.durations.tolist() == [5.0, 2.0, 3.0, 4.0] and both.languages_by_row.tolist() == [0, 0, 1, 1]
 
 
 def test_a_failed_writing_leaves_nothing(tmp_path):
