@@ -1,5 +1,6 @@
 """Catalogs in, loaders of training and dev batches out, resumed in O(1) from the number of steps done."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import pytorch_lightning as lightning
@@ -43,12 +44,20 @@ class SpeechBatches(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
         assert trainer is not None
+        blocks, loaders = self.train.blocks, trainer.world_size * max(self.workers, 1)
+        if blocks is not None and self.stream["lanes"] % loaders:
+            warnings.warn(
+                f"batches.stream.lanes={self.stream['lanes']} is no multiple of {loaders} (devices × workers): row "
+                "groups will be fetched by several processes",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         order = order_of(
             self.train.durations,
             self.batch_seconds,
             self.jitter,
             self.seed,
-            blocks=self.train.blocks,
+            blocks=blocks,
             languages=self.train.languages_by_row if self.temperature != 1 else None,
             temperature=self.temperature,
             **self.stream,

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import warnings
 from itertools import islice
 from types import SimpleNamespace
 
@@ -9,6 +10,9 @@ import pytest
 import torch
 
 from glmasr.augment.noise import NoiseMixing
+from glmasr.data.catalog import prepare_catalog
+from glmasr.data.export import to_shards
+from glmasr.data.streaming import StreamedShards
 from glmasr.speech import RATE_HZ
 from glmasr.text.tokenizer import learn_characters
 from glmasr.training.datamodule import SpeechBatches
@@ -63,6 +67,21 @@ def test_ranks_share_the_batches_of_one_process(loaded):
     shares = [[facts(part) for part in loaded(step=1, rank=rank, world=2, count=4)] for rank in (0, 1)]
     assert sorted(shares[0][0] + shares[1][0]) == whole[2:10]
     assert sorted(shares[0][1] + shares[1][1]) == dev
+
+
+def test_lanes_that_do_not_fit_the_loaders_are_said_to_cost_traffic(catalog, tmp_path):
+    to_shards(catalog, tmp_path / "shards")
+    streamed = prepare_catalog(StreamedShards(str(tmp_path / "shards")), str(tmp_path / "catalogs"))
+    train, dev = streamed.subset(split="train"), streamed.subset(split="dev")
+    for lanes in (3, 4):
+        batches = SpeechBatches(train, dev, 6.0, 0.05, 1.0, 0, {"lanes": lanes, "window": 64}, 7)
+        batches.trainer = SimpleNamespace(global_step=0, global_rank=0, world_size=2, accumulate_grad_batches=1)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert next(iter(batches.train_dataloader())).ids
+        assert ["lanes=3 is no multiple of 2" in str(one.message) for one in said if "lanes" in str(one.message)] == (
+            [True] if lanes == 3 else []
+        )
 
 
 def test_training_batches_fit_the_budget_and_dev_comes_once(loaded, catalog):
