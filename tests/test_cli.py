@@ -1,4 +1,4 @@
-"""`glmasr transcribe`: files in, text out; what cannot be read is one sentence and does not stop the rest."""
+"""`glmasr transcribe` and `compare`: files in, text out; what cannot be read is one sentence and stops no other."""
 
 import json
 import shutil
@@ -81,3 +81,34 @@ def test_the_installed_command_says_what_is_wrong(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and not done.stdout
     assert done.stderr.startswith(f"glmasr: {tmp_path}/nowhere is not a bundle") and done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def compare(tmp_path, monkeypatch, capsys):
+    """Exit code (or last words), stdout and stderr of `glmasr compare` on two small reports and more arguments."""
+    row = {"system": "ours", "test_set": "set", "condition": "clean", "metric": "wer", "low": 0.1, "high": 0.3}
+    for name, value in (("a", 0.2), ("b", 0.15)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"results": [row | {"value": value}]}))
+
+    def call(*arguments, after="b.json"):
+        paths = [str(tmp_path / name) for name in ("a.json", after)]
+        monkeypatch.setattr(sys, "argv", ["glmasr", "compare", *paths, *arguments])
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+        return done.value.code, *capsys.readouterr()
+
+    return call
+
+
+def test_compare_prints_a_table_or_json(compare):
+    code, out, err = compare()
+    assert (code, err) == (0, "") and "| 20.0 % (10.0-30.0) | 15.0 % (10.0-30.0) | -5.0 " in out
+    code, out, _ = compare("--json")
+    assert code == 0 and json.loads(out)["changes"][0]["delta"] == pytest.approx(-0.05)
+
+
+def test_compare_says_what_is_no_report(compare, tmp_path):
+    (tmp_path / "other.json").write_text("{}")
+    code, out, err = compare(after="other.json")
+    assert str(code).startswith(f"glmasr: '{tmp_path}/other.json' is not a benchmark report: give") and not out + err
+    assert "gone.json' cannot be read" in str(compare(after="gone.json")[0])
