@@ -32,6 +32,8 @@ ROOMS = {
     "sentencepiece": "glmasr/text/tokenizer.py",
     "safetensors": ("glmasr/bundle.py", "glmasr/training/callbacks.py", "glmasr/training/probing.py"),
     "onnxruntime": "glmasr/frontend/vad.py",
+    "opencc": "glmasr/text/normalize.py",
+    "cn2an": "glmasr/text/normalize.py",
     "pypinyin": "glmasr/text/syllables.py",
     "ToJyutping": "glmasr/text/syllables.py",
     "scipy": ("glmasr/augment/", "glmasr/evaluation/bootstrap.py"),

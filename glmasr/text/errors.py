@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jiwer
 
 from glmasr.text.normalize import units
+from glmasr.text.syllables import is_syllable
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class ErrorCounts:
 
     @property
     def words(self) -> int:
-        """Units of the reference (characters under "cer")."""
+        """Units of the reference in the metric counted (characters under "cer")."""
         return self.substitutions + self.deletions + self.hits
 
     @property
@@ -41,7 +42,7 @@ class ErrorCounts:
 
 
 def count_errors(reference: str, hypothesis: str, language: str, metric: str = "wer") -> ErrorCounts:
-    """Compare two raw texts; an empty reference makes every unit of the hypothesis an insertion."""
+    """Compare two raw texts under one of `normalize.METRICS`; against an empty reference all units are insertions."""
     expected, heard = units(reference, language, metric), units(hypothesis, language, metric)
     found = jiwer.process_words(" ".join(expected), " ".join(heard))
     return ErrorCounts(found.substitutions, found.deletions, found.insertions, found.hits)
@@ -60,3 +61,25 @@ def align(reference: str, hypothesis: str, language: str, metric: str = "wer") -
         left, right = left or [""] * len(right), right or [""] * len(left)
         steps += [(chunk.type, a, b) for a, b in zip(left, right, strict=True)]
     return steps
+
+
+def tone_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """(tones misheard, syllables whose letters were heard right), the second being what the first is a share of.
+
+    Both texts are romanized, as under "ser". They are aligned by the letters alone, so that a wrong tone cannot push a
+    syllable away from its own reference.
+    """
+    expected, heard = (units(text, "", "ser") for text in (reference, hypothesis))
+    left, right = (" ".join(unit[:-1] if is_syllable(unit) else unit for unit in side) for side in (expected, heard))
+    pairs = [
+        (a, b)
+        for chunk in jiwer.process_words(left, right).alignments[0]
+        if chunk.type == "equal"
+        for a, b in zip(
+            expected[chunk.ref_start_idx : chunk.ref_end_idx],
+            heard[chunk.hyp_start_idx : chunk.hyp_end_idx],
+            strict=True,
+        )
+        if is_syllable(a) and is_syllable(b)
+    ]
+    return sum(a != b for a, b in pairs), len(pairs)
