@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from glmasr.data.catalog import Skipped
+from glmasr.data.verify import check_header
 from glmasr.frontend.audio import AUDIO_SUFFIXES, UnreadableAudio, probe_audio
 from glmasr.speech import InputError, Utterance
 
@@ -144,17 +145,17 @@ class Manifest:
                 offset = _seconds(row, "offset", file, line) or 0.0
                 claimed = _seconds(row, "duration", file, line)
                 try:
-                    left = probe(audio).duration_seconds - offset
+                    info = probe(audio)
+                    left = info.duration_seconds - offset
+                    if left > 0 and (claimed or 0.0) - left > CLAIMED_SECONDS:
+                        check_header(info, audio)  # what is too strange to be speech has a reason of its own
+                        raise UnreadableAudio(f"'{audio}' has {left:.2f} of the {claimed:.2f} s claimed", "truncated")
                 except UnreadableAudio as error:
                     yield Skipped(audio, error.cause, f"{error} (line {line} of '{file}')")
                     continue
                 if left <= 0:
                     detail = f"'{audio}' ends before offset {offset:g} s (line {line} of '{file}')"
                     yield Skipped(audio, "outside the recording", detail)
-                    continue
-                if claimed and claimed - left > CLAIMED_SECONDS:
-                    detail = f"'{audio}' has {left:.2f} of the {claimed:.2f} s that line {line} of '{file}' claims"
-                    yield Skipped(audio, "truncated", detail)
                     continue
                 yield self._utterance(row, audio, offset, min(claimed or left, left), prefix)
 
