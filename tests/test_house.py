@@ -26,6 +26,8 @@ ROOMS = {
     "ctranslate2": "glmasr/evaluation/baselines.py",
     "jinja2": "glmasr/evaluation/report.py",
     "matplotlib": "glmasr/figures.py",
+    "transformers": "glmasr/evaluation/systems.py",
+    "httpx": "glmasr/evaluation/systems.py",
     "jiwer": "glmasr/text/errors.py",
     "whisper_normalizer": "glmasr/text/normalize.py",
     "sklearn": "glmasr/model/codebook.py",

@@ -23,6 +23,14 @@ ENCODINGS = {"flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS")}
 ENCODED_SAMPLES = 1 << 16
 """Handed to an encoder at a time: Ogg's overflow the stack on a long waveform."""
 
+GSM_RATE_HZ = 8_000
+OPUS_KBPS = range(6, 257)
+MP3_KBPS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+"""The constant bit rates of MPEG-2 Layer III at 16 kHz that LAME offers through libsndfile."""
+
+MP3_DELAY_SAMPLES = 1105
+"""LAME's delay and the decoder's. Frames of 32 kbit/s and less have no room for the tag that says so to decoders."""
+
 
 class UnreadableAudio(InputError):
     """One recording cannot be used; `cause` is the reason in a few words, to count by."""
@@ -125,6 +133,50 @@ def encode_audio(waveform: np.ndarray, encoding: str = "flac", rate_hz: int = RA
         raise InputError(f"'{encoding}' is no encoding: use one of {', '.join(ENCODINGS)}")
     (container, subtype), encoded = ENCODINGS[encoding], io.BytesIO()
     with soundfile.SoundFile(encoded, "w", rate_hz, 1, subtype=subtype, format=container) as file:
+        for start in range(0, len(waveform), ENCODED_SAMPLES):
+            file.write(waveform[start : start + ENCODED_SAMPLES])
+    return encoded.getvalue()
+
+
+def transcode(waveform: np.ndarray, codec: str) -> np.ndarray:
+    """The waveform (N) at 16 kHz as it comes back (N) from `gsm`, `opus-6k` … `opus-256k` or `mp3-16k` … `mp3-160k`.
+
+    GSM 06.10 is 13 kbit/s at 8 kHz, Opus has a variable bit rate, MP3 a constant one. Time stays as it is; samples
+    beyond ±1 may be clipped. InputError where the codec is none of these.
+    """
+    name, kbps = parse_codec(codec)
+    if not len(waveform):
+        return waveform
+    if name == "gsm":
+        encoded = _encoded(resample(waveform, RATE_HZ, GSM_RATE_HZ), GSM_RATE_HZ, "WAV", "GSM610")
+    elif name == "opus":
+        level = (OPUS_KBPS[-1] - kbps) / (OPUS_KBPS[-1] - OPUS_KBPS[0])
+        encoded = _encoded(waveform, RATE_HZ, "OGG", "OPUS", compression_level=level)
+    else:
+        level = (MP3_KBPS[-1] - kbps) / (MP3_KBPS[-1] - 8)  # 8 kbit/s is LAME's lowest, which libsndfile refuses
+        encoded = _encoded(waveform, RATE_HZ, "MP3", "MPEG_LAYER_III", compression_level=level, bitrate_mode="CONSTANT")
+    with _opened(encoded) as file:  # read from its beginning, as GSM cannot be sought in
+        heard = resample(file.read(file.frames, dtype="float32"), file.samplerate, RATE_HZ)
+    is_late = name == "mp3" and len(heard) > len(waveform)
+    heard = heard[MP3_DELAY_SAMPLES if is_late else 0 :][: len(waveform)]
+    return np.pad(heard, (0, len(waveform) - len(heard)))
+
+
+def parse_codec(codec: str) -> tuple[str, int]:
+    """(`gsm`, `opus` or `mp3`, kbit/s) of a name that `transcode` takes; InputError where it takes it not."""
+    name, _, rate = codec.partition("-")
+    kbps = int(rate[:-1]) if rate.endswith("k") and rate[:-1].isdecimal() else 0
+    if codec == "gsm":
+        return "gsm", 13
+    if kbps in {"opus": OPUS_KBPS, "mp3": MP3_KBPS}.get(name, ()):
+        return name, kbps
+    offered = f"gsm, opus-{OPUS_KBPS[0]}k to opus-{OPUS_KBPS[-1]}k or mp3-{{{','.join(map(str, MP3_KBPS))}}}k"
+    raise InputError(f"codec '{codec}' is unknown: use {offered}")
+
+
+def _encoded(waveform: np.ndarray, rate_hz: int, container: str, subtype: str, **options) -> bytes:
+    encoded = io.BytesIO()
+    with soundfile.SoundFile(encoded, "w", rate_hz, 1, subtype=subtype, format=container, **options) as file:
         for start in range(0, len(waveform), ENCODED_SAMPLES):
             file.write(waveform[start : start + ENCODED_SAMPLES])
     return encoded.getvalue()
