@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import scipy.fft
@@ -58,13 +59,13 @@ class ColoredNoise:
 
     def __call__(self, samples: int, rng: np.random.Generator) -> np.ndarray:
         """`samples` of noise (N) as float32, of no particular level."""
-        size = scipy.fft.next_fast_len(max(samples, 2), real=True)
-        spectrum = scipy.fft.rfft(rng.standard_normal(size, dtype=np.float32))
+        size = cast(int, scipy.fft.next_fast_len(max(samples, 2), real=True))
+        spectrum = np.asarray(scipy.fft.rfft(rng.standard_normal(size, dtype=np.float32)))
         hertz = np.fft.rfftfreq(size, 1 / RATE_HZ).astype(np.float32)
         exponent = rng.uniform(self.exponent_low, self.exponent_high)
         spectrum *= np.maximum(hertz, LOWEST_HZ) ** np.float32(-exponent / 2)
         spectrum[0] = 0
-        noise = scipy.fft.irfft(spectrum, size)[:samples]
+        noise = np.asarray(scipy.fft.irfft(spectrum, size))[:samples]
         if rng.random() < self.fluctuation_probability:
             noise = noise * envelope(samples, rng)
         return noise.astype(np.float32)

@@ -7,23 +7,34 @@ import json
 import logging
 import os
 import re
+import statistics
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from glmasr.evaluation.bootstrap import interval, paired
+from glmasr.evaluation.bootstrap import holm, interval, mapsswe, paired, words_needed
 from glmasr.evaluation.conditions import CLEAN, Condition
+from glmasr.evaluation.memory import PeakMemory
 from glmasr.frontend.audio import read_audio
 from glmasr.speech import RATE_HZ, InputError, System, Transcript, Utterance
 from glmasr.text.errors import ErrorCounts, count_errors
+from glmasr.text.normalize import CHINESE, base_language, metrics_for, units
 
 log = logging.getLogger(__name__)
 
-METRICS = ("wer", "cer")
+LATENCY_CALLS = 5
+"""Utterances heard alone, spread over the durations, of whose times the median is the latency."""
+
+SMALL_DIFFERENCE = 0.01
+"""An absolute difference in error rate worth knowing of: the one `Comparison.words_needed` is for."""
+
+REFERENCE = "ref"
+"""What the references are called where files are named after systems."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class Heard:
     audio_seconds: float
     compute_seconds: float
     failure: str = ""
+    speaker: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,13 +89,37 @@ class Run:
     condition: str
     heard: tuple[Heard, ...]
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing was said: there is no rate, every word written is made up."""
+        return not any(h.reference.strip() for h in self.heard)
+
+    @functools.cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """What suits the test set, the one it is known by first: CER in Chinese characters, else WER."""
+        language = Counter(h.language for h in self.heard).most_common(1)[0][0]
+        found = metrics_for(language, [h.reference for h in self.heard])
+        first = "cer" if base_language(language) in CHINESE and "ser" not in found else "wer"
+        return (first, *(metric for metric in found if metric != first))
+
     @functools.cached_property
     def counts(self) -> dict[str, list[ErrorCounts]]:
         """Per metric, one count per utterance."""
         return {
             metric: [count_errors(h.reference, h.hypothesis, h.language, metric) for h in self.heard]
-            for metric in METRICS
+            for metric in self.metrics
         }
+
+    @functools.cached_property
+    def written(self) -> list[int]:
+        """Words (Han characters counting each) of every hypothesis, in any language."""
+        return [len(units(h.hypothesis, h.language, "mer")) for h in self.heard]
+
+    @property
+    def speakers(self) -> np.ndarray | None:
+        """Each utterance's speaker, where all are known and there are two at least."""
+        names = [h.speaker for h in self.heard]
+        return np.array(names) if all(names) and len(set(names)) > 1 else None
 
     def columns(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """(errors, words) per utterance."""
@@ -103,7 +139,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """A corpus error rate as a fraction, with its 95 % interval; `words` are reference units of the metric."""
+    """A corpus error rate as a fraction, with its 95 % interval; `words` are reference units of the metric.
+
+    The interval is over utterances; the one of `speaker_low` and `speaker_high` is over `speakers`, where known.
+    """
 
     system: str
     test_set: str
@@ -114,11 +153,18 @@ class Result:
     high: float
     words: int
     rtf: float
+    speakers: int = 0
+    speaker_low: float | None = None
+    speaker_high: float | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`delta` = rate of a − rate of b: negative where a makes fewer errors."""
+    """`delta` = rate of a − rate of b: negative where a makes fewer errors.
+
+    `p_value` is of the paired permutation test, `p_holm` the same corrected for all comparisons of the report.
+    `words_needed` are the reference words that show a SMALL_DIFFERENCE; None where the two differ nowhere.
+    """
 
     a: str
     b: str
@@ -127,15 +173,25 @@ class Comparison:
     metric: str
     delta: float
     p_value: float
+    p_mapsswe: float = 1.0
+    p_holm: float = 1.0
+    words_needed: int | None = None
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a system is before it has heard anything."""
+    """What a system is and costs, apart from its errors; None where it could not be measured.
+
+    `latency_seconds` is the median time to the text of one utterance alone, `peak_bytes` by how much the process grew
+    while the system was loaded and ran, `rtf` seconds of computing per second of audio over all test sets.
+    """
 
     name: str
     parameters: int
     size_bytes: int
+    rtf: float | None = None
+    latency_seconds: float | None = None
+    peak_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -148,10 +204,11 @@ class Outcome:
     comparisons: tuple[Comparison, ...]
     data: str
     seed: int
+    test_sets: tuple[TestSet, ...] = ()
 
 
 def benchmark(
-    systems: Sequence[System],
+    systems: Iterable[System],
     test_sets: Sequence[TestSet],
     folder: str | Path,
     group: int = 16,
@@ -159,21 +216,40 @@ def benchmark(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> Outcome:
-    """Every system on every test set; `folder`/utterances keeps what was heard, and a second start goes on from it."""
-    for kind, names in {
-        "systems": [system.name for system in systems],
-        "test sets": [(test_set.name, test_set.condition) for test_set in test_sets],
-    }.items():
-        if not names or len(set(names)) < len(names):
-            raise InputError(f"a benchmark needs {kind}, each with a name of its own; it was given {names}")
-    runs = tuple(evaluate(system, test_set, folder, group) for test_set in test_sets for system in systems)
+    """Every system on every test set; `folder`/utterances keeps what was heard, and a second start goes on from it.
+
+    One system after the other: an iterator that builds each when it is asked for has only one in memory at a time, and
+    what it takes is then measured from before it is built.
+    """
+    places = [(test_set.name, test_set.condition) for test_set in test_sets]
+    if not places or len(set(places)) < len(places):
+        raise InputError(f"a benchmark needs test sets, each with a name of its own; it was given {places}")
+    cards: list[Card] = []
+    ran: list[Run] = []
+    taken = {REFERENCE: "the references"}
+    waiting = iter(systems)
+    while True:
+        with PeakMemory() as memory:
+            if (system := next(waiting, None)) is None:
+                break
+            _take_names(system, test_sets, taken)
+            own = [evaluate(system, one, folder, group) for one in test_sets if _has_heard(system, one)]
+            latency = _latency(system, test_sets, Path(folder))
+        cards.append(_card(system, own, latency, memory.peak_bytes, Path(folder)))
+        ran += own
+        del system  # before the next is built
+    if not cards:
+        raise InputError("a benchmark needs systems, each with a name of its own; it was given none")
+    runs = tuple(sorted(ran, key=lambda run: places.index((run.test_set, run.condition))))
+    spoken = [run for run in runs if not run.is_silent]
     return Outcome(
-        tuple(Card(system.name, system.parameters, system.size_bytes) for system in systems),
+        tuple(cards),
         runs,
-        tuple(_result(run, metric, samples, seed) for run in runs for metric in METRICS),
-        tuple(compare(runs, permutations, seed)),
+        tuple(summarize(run, metric, samples, seed) for run in spoken for metric in run.metrics),
+        tuple(compare(spoken, permutations, seed)),
         _digest([test_set.fingerprint() for test_set in test_sets])[:16],
         seed,
+        tuple(test_sets),
     )
 
 
@@ -195,29 +271,101 @@ def evaluate(system: System, test_set: TestSet, folder: str | Path, group: int =
             heard = _hear(system, left[start : start + group], test_set.damage)
             journal.add(heard)
             bar.update(len(heard))
-    run = Run(system.name, test_set.name, test_set.condition, tuple(journal.rows[u.id] for u in utterances))
+    heard = tuple(replace(journal.rows[u.id], speaker=u.speaker) for u in utterances)
+    run = Run(system.name, test_set.name, test_set.condition, heard)
     if run.failures:
         log.warning("%s failed on %d of %d utterances of %s", run.system, run.failures, len(utterances), run.test_set)
     return run
 
 
 def compare(runs: Iterable[Run], permutations: int = 10_000, seed: int = 0) -> list[Comparison]:
-    """The paired test for every pair of systems on every test set and metric; p is not corrected for their number."""
+    """The tests for every pair of systems on every test set and metric, corrected for their number."""
     found = []
     for a, b in itertools.combinations(runs, 2):
         if (a.test_set, a.condition) != (b.test_set, b.condition):
             continue
-        for metric in METRICS:
+        for metric in a.metrics:
             (errors_a, words), (errors_b, _) = a.columns(metric), b.columns(metric)
             delta, p_value = paired(errors_a, errors_b, words, permutations, seed)
-            found.append(Comparison(a.system, b.system, a.test_set, a.condition, metric, delta, p_value))
-    return found
+            tests = Comparison(a.system, b.system, a.test_set, a.condition, metric, delta, p_value)
+            needed = _words_needed(errors_a, errors_b, words)
+            found.append(replace(tests, p_mapsswe=mapsswe(errors_a, errors_b)[1], words_needed=needed))
+    corrected = holm([one.p_value for one in found]) if found else []
+    return [replace(one, p_holm=float(p)) for one, p in zip(found, corrected, strict=True)]
 
 
-def _result(run: Run, metric: str, samples: int, seed: int) -> Result:
+def summarize(run: Run, metric: str, samples: int = 1000, seed: int = 0) -> Result:
+    """The corpus rate of a run with its intervals."""
     errors, words = run.columns(metric)
     value, low, high = interval(errors, words, samples, seed)
-    return Result(run.system, run.test_set, run.condition, metric, value, low, high, int(words.sum()), run.rtf)
+    result = Result(run.system, run.test_set, run.condition, metric, value, low, high, int(words.sum()), run.rtf)
+    if (speakers := run.speakers) is None:
+        return result
+    _, low, high = interval(errors, words, samples, seed, clusters=speakers)
+    return replace(result, speakers=len(set(speakers.tolist())), speaker_low=low, speaker_high=high)
+
+
+def file_name(text: str) -> str:
+    """`text` as part of a file's name."""
+    return re.sub(r"[^\w.=+-]", "_", text)
+
+
+def _words_needed(errors_a: np.ndarray, errors_b: np.ndarray, words: np.ndarray) -> int | None:
+    try:
+        return words_needed(errors_a, errors_b, words, SMALL_DIFFERENCE)
+    except ValueError:
+        return None
+
+
+def _has_heard(system: System, test_set: TestSet) -> bool:
+    """False for recorded hypotheses of another condition: the system that made them never heard this one."""
+    return not hasattr(system, "recall") or getattr(system, "condition", test_set.condition) == test_set.condition
+
+
+def _take_names(system: System, test_sets: Iterable[TestSet], taken: dict[str, str]) -> None:
+    """Note the names of a system's files, or an InputError where another system writes one of them."""
+    own = {_journal_path(Path(), system, test_set).stem for test_set in test_sets} | {file_name(system.name)}
+    for name in sorted(own & set(taken)):
+        raise InputError(f"a benchmark needs systems, each with a name of its own: '{system.name}' and {taken[name]}")
+    taken.update(dict.fromkeys(own, f"'{system.name}'"))
+
+
+def _latency(system: System, test_sets: Sequence[TestSet], folder: Path) -> float | None:
+    """Median seconds of calls with one utterance, as measured now or at an earlier start; None for what is recalled."""
+    kept = _kept_cost(system, folder)
+    if kept or hasattr(system, "recall"):
+        return kept.get("latency_seconds")
+    ordered = sorted(test_sets[0].scored(), key=lambda u: (u.duration_seconds, u.id))
+    chosen = [ordered[round(i * (len(ordered) - 1) / LATENCY_CALLS)] for i in range(LATENCY_CALLS + 1)]
+    heard = [_hear(system, [utterance], test_sets[0].damage)[0] for utterance in chosen][1:]  # the first warms up
+    return statistics.median([h.compute_seconds for h in heard if not h.failure] or [float("nan")])
+
+
+def _card(system: System, runs: Sequence[Run], latency: float | None, peak_bytes: int | None, folder: Path) -> Card:
+    """What a system cost, the greatest memory of all starts; kept on disk for the next one."""
+    peaks = [peak for peak in (peak_bytes, _kept_cost(system, folder).get("peak_bytes")) if peak is not None]
+    heard = [h for run in runs for h in run.heard]
+    rtf = sum(h.compute_seconds for h in heard) / max(sum(h.audio_seconds for h in heard), 1e-9)
+    measured = {"latency_seconds": latency if latency == latency else None, "peak_bytes": max(peaks, default=None)}
+    if hasattr(system, "recall"):  # reading a file says nothing of what made it
+        return Card(system.name, system.parameters, system.size_bytes)
+    path = _cost_path(system, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"fingerprint": _digest(_system_identity(system))} | measured), encoding="utf-8")
+    return Card(system.name, system.parameters, system.size_bytes, rtf, **measured)
+
+
+def _kept_cost(system: System, folder: Path) -> dict:
+    """What an earlier start measured of the same system; nothing where there was none."""
+    try:
+        kept = json.loads(_cost_path(system, folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return kept if kept.get("fingerprint") == _digest(_system_identity(system)) else {}
+
+
+def _cost_path(system: System, folder: Path) -> Path:
+    return folder / "costs" / f"{file_name(system.name)}.json"
 
 
 def _hear(system: System, utterances: Sequence[Utterance], damage: Condition) -> list[Heard]:
@@ -225,7 +373,7 @@ def _hear(system: System, utterances: Sequence[Utterance], damage: Condition) ->
     waveforms = [damage.apply(read_audio(u.audio, u.offset_seconds, u.duration_seconds), u.id) for u in utterances]
     start = time.perf_counter()
     try:
-        transcripts, failure = _call(system, waveforms), ""
+        transcripts, failure = _call(system, utterances, waveforms), ""
     except InputError:
         raise
     except Exception as error:  # any system may be measured, and may raise anything
@@ -240,8 +388,10 @@ def _hear(system: System, utterances: Sequence[Utterance], damage: Condition) ->
     ]
 
 
-def _call(system: System, waveforms: list[np.ndarray]) -> list[Transcript]:
-    transcripts = system(waveforms)
+def _call(system: System, utterances: Sequence[Utterance], waveforms: list[np.ndarray]) -> list[Transcript]:
+    """A system that only has transcripts made elsewhere recalls them by utterance; every other one listens."""
+    recall = getattr(system, "recall", None)
+    transcripts = recall(utterances) if recall else system(waveforms)
     if len(transcripts) != len(waveforms):
         raise ValueError(f"{len(transcripts)} transcripts for {len(waveforms)} waveforms")
     return transcripts
@@ -289,15 +439,17 @@ def _whole_rows(lines: Iterable[str]) -> Iterable[Heard]:
 
 def _journal_path(folder: Path, system: System, test_set: TestSet) -> Path:
     condition = "" if test_set.condition == "clean" else f".{test_set.condition}"
-    name = re.sub(r"[^\w.=+-]", "_", f"{system.name}.{test_set.name}{condition}")
-    return folder / "utterances" / f"{name}.jsonl"
+    return folder / "utterances" / f"{file_name(f'{system.name}.{test_set.name}{condition}')}.jsonl"
 
 
 def _identity(system: System, test_set: TestSet) -> str:
     """System and data in one word; a system that can change without changing size says so by a `fingerprint`."""
-    own = getattr(system, "fingerprint", "")
     audio = [_state(utterance.audio) for utterance in test_set.scored()]
-    return _digest([system.name, system.parameters, system.size_bytes, own, test_set.fingerprint(), audio])
+    return _digest([*_system_identity(system), test_set.fingerprint(), audio])
+
+
+def _system_identity(system: System) -> list:
+    return [system.name, system.parameters, system.size_bytes, getattr(system, "fingerprint", "")]
 
 
 def _state(audio: str | bytes) -> list:

@@ -49,8 +49,9 @@ def speech_probabilities(
         end = min(begin + FRAMES_AT_A_TIME, count)
         stretch = samples[begin * FRAME_SAMPLES : end * FRAME_SAMPLES + CONTEXT_SAMPLES]
         heard = sliding_window_view(stretch, CONTEXT_SAMPLES + FRAME_SAMPLES)[::FRAME_SAMPLES]
-        found = _model().run(None, {"input": np.ascontiguousarray(heard), "h": memory[0], "c": memory[1]})
-        probabilities[begin:end], memory = found[0], np.stack(found[1:])
+        inputs = {"input": np.ascontiguousarray(heard), "h": memory[0], "c": memory[1]}
+        found, hidden, cell = map(np.asarray, _model().run(None, inputs))
+        probabilities[begin:end], memory = found, np.stack([hidden, cell])
     return probabilities, VadState(memory, samples[count * FRAME_SAMPLES :].copy())
 
 

@@ -126,7 +126,11 @@ def test_a_recording_shorter_than_its_manifest_says_is_skipped(tmp_path):
     record(tmp_path / "b.wav", 1.0)
     rows = [{"audio_filepath": "b.wav", "duration": seconds} for seconds in (1.4, 1.6)]
     first, second = Manifest(write_manifest(tmp_path, rows)).utterances()
-    assert first.duration_seconds == 1.0 and second.cause == "truncated" and "1.00 of the 1.60 s claimed (line 2 of" in second.detail
+    assert (
+        first.duration_seconds == 1.0
+        and second.cause == "truncated"
+        and "1.00 of the 1.60 s claimed (line 2 of" in second.detail
+    )
 
 
 def test_missing_recordings_and_late_offsets_are_skipped(tmp_path):

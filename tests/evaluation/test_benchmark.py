@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from glmasr.evaluation import benchmark as bench
+from glmasr.evaluation.bootstrap import holm
 from glmasr.speech import InputError, Transcript, Utterance
 
 TEXTS = ["red green blue white", "black gray", "pink", "brown cyan olive", "gold silver", "purple"]
@@ -34,8 +35,11 @@ def _audio_is_a_number(monkeypatch):
     monkeypatch.setattr(bench, "read_audio", read)
 
 
-def make_test_set(texts=TEXTS, name="set", condition="clean"):
-    utterances = [Utterance(f"u{i}", str(i), 1.0 + i / 4, text=text, language="en") for i, text in enumerate(texts)]
+def make_test_set(texts=TEXTS, name="set", condition="clean", speakers=("",), language="en"):
+    utterances = [
+        Utterance(f"u{i}", str(i), 1.0 + i / 4, text=text, language=language, speaker=speakers[i % len(speakers)])
+        for i, text in enumerate(texts)
+    ]
     return bench.TestSet(name, utterances, condition)
 
 
@@ -46,6 +50,8 @@ def drop_last_word(index, text):
 def test_rates_comparisons_and_order(tmp_path):
     systems = [Fake("good"), Fake("bad", drop_last_word)]
     outcome = bench.benchmark(systems, [make_test_set(), make_test_set(condition="snr=5")], tmp_path)
+    order = [("good", "clean"), ("bad", "clean"), ("good", "snr=5"), ("bad", "snr=5")]
+    assert [(run.system, run.condition) for run in outcome.runs] == order
     found = {(r.system, r.condition, r.metric): r for r in outcome.results}
     assert len(found) == len(outcome.results) == 8
     bad = found["bad", "snr=5", "wer"]
@@ -141,3 +147,109 @@ def test_what_the_user_must_mend_stops_the_benchmark(tmp_path):
 def test_utterances_without_text_are_left_out(tmp_path):
     run = bench.evaluate(Fake(), make_test_set([TEXTS[0], None, TEXTS[2]]), tmp_path)
     assert [h.id for h in run.heard] == ["u0", "u2"]
+
+
+def test_intervals_by_speaker_need_two_known_speakers(tmp_path):
+    def results(name, speakers):
+        run = bench.evaluate(Fake("fake", drop_last_word), make_test_set(name=name, speakers=speakers), tmp_path)
+        return bench.summarize(run, "wer")
+
+    both = results("two", ("ann", "bob"))
+    assert both.speakers == 2 and both.speaker_low < both.value < both.speaker_high
+    assert (both.speaker_low, both.speaker_high) != (both.low, both.high)
+    for name, speakers in {"one": ("ann",), "none": ("",), "some": ("ann", "bob", "")}.items():
+        assert (results(name, speakers).speakers, results(name, speakers).speaker_low) == (0, None)
+
+
+def test_speakers_are_known_of_what_was_heard_before_they_were_kept(tmp_path):
+    bench.evaluate(Fake(), make_test_set(), tmp_path)
+    again = Fake()
+    run = bench.evaluate(again, make_test_set(speakers=("ann", "bob")), tmp_path)
+    assert again.calls == [] and [h.speaker for h in run.heard[:3]] == ["ann", "bob", "ann"]
+
+
+def test_p_values_are_corrected_for_all_comparisons(tmp_path):
+    systems = [Fake("good"), Fake("bad", drop_last_word), Fake("same")]
+    outcome = bench.benchmark(systems, [make_test_set(), make_test_set(condition="snr=5")], tmp_path)
+    found = outcome.comparisons
+    assert [c.p_holm for c in found] == holm([c.p_value for c in found])
+    differing = next(c for c in found if (c.a, c.b, c.metric) == ("good", "bad", "cer"))
+    assert differing.p_holm > differing.p_value and 0 < differing.p_mapsswe < 0.05 and differing.words_needed > 13
+    equal = next(c for c in found if (c.a, c.b) == ("good", "same"))
+    assert (equal.delta, equal.p_mapsswe, equal.words_needed) == (0.0, 1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("language", "texts", "metrics"),
+    [
+        ("en", ["red", "green"], ("wer", "cer")),
+        ("zh", ["你好", "再见"], ("cer", "wer")),
+        ("yue", ["nei5 hou2", "zoi3 gin3"], ("wer", "cer", "ser")),
+        ("zh", ["打开 wifi", "你好"], ("cer", "wer", "mer")),
+    ],
+)
+def test_a_test_set_is_known_by_the_metric_of_its_language(tmp_path, language, texts, metrics):
+    heard = tuple(bench.Heard(str(i), language, text, text, 1.0, 0.1) for i, text in enumerate(texts))
+    run = bench.Run("fake", "set", "clean", heard)
+    assert run.metrics == metrics and set(run.counts) == set(metrics)
+
+
+def test_silence_has_no_rate_but_words(tmp_path):
+    outcome = bench.benchmark([Fake()], [make_test_set(), make_test_set(["", ""], "silence")], tmp_path)
+    assert {r.test_set for r in outcome.results} == {"set"}
+    assert outcome.runs[1].is_silent and outcome.runs[1].written == [4, 2]
+
+
+def test_systems_are_built_one_at_a_time_and_their_cost_is_kept(tmp_path):
+    alive, most = set(), []
+
+    class Heavy(Fake):
+        def __init__(self, name):
+            super().__init__(name, seconds=0.01)
+            self.weights = np.ones(1 << 24, dtype=np.uint8)
+            alive.add(name)
+            most.append(len(alive))
+
+        def __del__(self):
+            alive.discard(self.name)
+
+    def build():
+        yield Heavy("one")
+        yield Heavy("two")
+
+    cards = bench.benchmark(build(), [make_test_set()], tmp_path).systems
+    assert most == [1, 1] and [card.name for card in cards] == ["one", "two"]
+    for card in cards:
+        assert card.peak_bytes is None or card.peak_bytes > 1 << 24
+        assert 0.01 <= card.latency_seconds < 0.05 and card.rtf > 0
+    again = bench.benchmark([Fake("one"), Fake("two")], [make_test_set()], tmp_path).systems
+    assert again == cards  # the same system, by its name, sizes and fingerprint: nothing is measured anew
+    changed = bench.benchmark([Fake("one", fingerprint="other", seconds=0.05)], [make_test_set()], tmp_path).systems
+    assert changed[0].latency_seconds >= 0.05
+
+
+def test_what_is_recalled_is_recalled_by_utterance_and_for_its_own_condition(tmp_path):
+    class Recalled(Fake):
+        condition = "snr=5"
+
+        def __call__(self, waveforms):
+            raise AssertionError("listened")
+
+        def recall(self, utterances):
+            return [Transcript(f"heard {u.id}", u.duration_seconds) for u in utterances]
+
+    sets = [make_test_set(), make_test_set(condition="snr=5")]
+    outcome = bench.benchmark([Fake("live"), Recalled("file")], sets, tmp_path)
+    assert [(run.system, run.condition) for run in outcome.runs] == [
+        ("live", "clean"),
+        ("live", "snr=5"),
+        ("file", "snr=5"),
+    ]
+    assert outcome.runs[2].heard[1].hypothesis == "heard u1" and outcome.systems[1].latency_seconds is None
+    assert outcome.systems[1].rtf is None and outcome.systems[1].peak_bytes is None
+
+
+@pytest.mark.parametrize("names", [("a", "a.set"), ("a b", "a_b"), ("ref", "other")])
+def test_systems_whose_files_would_be_one_are_refused(tmp_path, names):
+    with pytest.raises(InputError, match="a name of its own"):
+        bench.benchmark([Fake(name) for name in names], [make_test_set()], tmp_path)

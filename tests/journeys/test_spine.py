@@ -129,16 +129,16 @@ def test_a_benchmark_reports_in_the_agreed_schema(desk, finetuned):
     report = json.loads((folder / "report.json").read_text())
     assert [system["name"] for system in report["systems"]] == ["scratch", "pretrained"]
     for system in report["systems"]:
-        assert set(system) == {"name", "parameters", "size_bytes"} and system["parameters"] > 10_000
+        assert set(system) >= {"name", "parameters", "size_bytes"} and system["parameters"] > 10_000
     keys = {"system", "test_set", "condition", "metric", "value", "low", "high", "words", "rtf"}
     assert len(report["results"]) == 2 * 2
     for result in report["results"]:
-        assert set(result) == keys and result["condition"] == "clean" and result["rtf"] > 0
+        assert set(result) >= keys and result["condition"] == "clean" and result["rtf"] > 0
         assert 0 <= result["low"] <= result["value"] <= result["high"] <= 5
         assert result["words"] == (10 if result["metric"] == "wer" else sum(map(len, characters(desk))))
     assert {result["metric"] for result in report["results"]} == {"wer", "cer"}
     for comparison in report["comparisons"]:
-        assert set(comparison) == {"a", "b", "test_set", "condition", "metric", "delta", "p_value"}
+        assert set(comparison) >= {"a", "b", "test_set", "condition", "metric", "delta", "p_value"}
         assert (comparison["a"], comparison["b"]) == ("scratch", "pretrained") and 0 < comparison["p_value"] <= 1
 
 
