@@ -36,7 +36,8 @@ class Bundle:
 
     @property
     def size_bytes(self) -> int:
-        return sum(f.stat().st_size for f in self.folder.iterdir())
+        """Of what it takes to run it; a model card written into it later does not count."""
+        return sum(file.stat().st_size for file in self.folder.iterdir() if file.name != "README.md")
 
     def digest(self) -> str:
         """Names the weights, to tell a retrained bundle from the one before."""
