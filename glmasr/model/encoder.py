@@ -60,7 +60,8 @@ class Encoder(nn.Module):
     ) -> Float[Tensor, "B T D"]:
         """Frames → context. Frames under `mask` are hidden behind one learned vector; padded frames come out as noise.
 
-        With `chunk_frames` a frame sees its own chunk and `left_chunks` before it, as in streaming.
+        With `chunk_frames` a frame attends to its own chunk and `left_chunks` before it (all of them if None), and
+        convolutions end with the chunk: what streaming gives, chunk by chunk (model/streaming.py).
         """
         return self.layers(frames, lengths, mask, chunk_frames, left_chunks)[-1]
 
@@ -88,9 +89,9 @@ class Encoder(nn.Module):
         layers = []
         for block in self.blocks:
             if self.checkpointing and self.training:
-                x = checkpoint(block, x, angles, padding, allowed, use_reentrant=False)
+                x = checkpoint(block, x, angles, padding, allowed, chunk_frames, use_reentrant=False)
             else:
-                x = block(x, angles, padding, allowed)
+                x = block(x, angles, padding, allowed, chunk_frames)
             layers.append(x)
         return layers
 

@@ -5,6 +5,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+NO_CHUNKS = {"probability": 0.0, "low_frames": 1, "high_frames": 1}
+"""Full context always."""
+
 
 def draw_mask(
     lengths: list[int], size: int, share: float, span_frames: int, rng: np.random.Generator

@@ -1,6 +1,7 @@
 """Labelled batches in, a recognizer out: joint CTC/attention training, from a pretrained encoder or from scratch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytorch_lightning as lightning
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from glmasr.augment.specaugment import SpecAugment
 from glmasr.decoding import ctc
 from glmasr.model.recognizer import Recognizer
-from glmasr.objective.masking import draw_mask
+from glmasr.model.subsampling import STRIDE
+from glmasr.objective.masking import NO_CHUNKS, draw_chunk, draw_mask
 from glmasr.objective.recognition import Recognition
 from glmasr.speech import Batch
 from glmasr.text.errors import count_errors
@@ -21,7 +23,7 @@ from glmasr.training.pretrain import step_rng
 class Finetuning(lightning.LightningModule):
     """Every step: ear, SpecAugment, recognizer, joint loss. Every validation: greedy CTC, WER and CER on dev.
 
-    An utterance whose tokens name its language is scored by that language's rules, any other by those of `language`.
+    A share of the batches, drawn by `chunks` as in pretraining, is heard in chunks as streams are. An utterance whose tokens name its language is scored by that language's rules, any other by those of `language`.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Finetuning(lightning.LightningModule):
         mask_share: float = 0.0,
         mask_span_frames: int = 5,
         language: str = "",
+        chunks: dict[str, Any] | None = None,
     ):
         super().__init__()
         self.ear, self.recognizer, self.tokenizer = ear, recognizer, tokenizer
@@ -47,13 +50,15 @@ class Finetuning(lightning.LightningModule):
         self.optimizer, self.schedule = optimizer, schedule
         self.encoder_rate, self.layer_decay, self.frozen_steps = encoder_rate, layer_decay, frozen_steps
         self.mask_share, self.mask_span_frames = mask_share, mask_span_frames
+        self.chunks = chunks or NO_CHUNKS
         # Never used without masks; data-parallel training waits for the gradient of whatever may have one.
         recognizer.encoder.mask_embedding.requires_grad_(mask_share > 0)
         self.errors = {"wer": [0, 0], "cer": [0, 0]}
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         rng = step_rng(self.seed, batch.index)
-        features, lengths = self.ear(batch.waveform, batch.lengths)
+        chunk = draw_chunk(**self.chunks, rng=rng)
+        features, lengths = self.ear(batch.waveform, batch.lengths, chunk and chunk * STRIDE)
         if self.specaugment is not None:
             features = self.specaugment(features, lengths.tolist(), rng)
         encoder = self.recognizer.encoder
@@ -62,7 +67,7 @@ class Finetuning(lightning.LightningModule):
         if self.mask_share:
             drawn = draw_mask(frame_lengths.tolist(), frames.shape[1], self.mask_share, self.mask_span_frames, rng)
             mask = drawn.to(frames.device)
-        context = encoder.contextualize(frames, frame_lengths, mask)
+        context = encoder.contextualize(frames, frame_lengths, mask, chunk)
         heard = self.recognizer.hear(context, frame_lengths)
         loss = self.joint(self.recognizer, heard, batch.tokens, batch.token_lengths)
         for name, value in {"loss": loss.total.detach(), **loss.parts}.items():

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from glmasr.lengths import padding_mask
 from glmasr.model.encoder import Encoder
-from glmasr.model.subsampling import stack_features
+from glmasr.model.subsampling import STRIDE, stack_features
 from glmasr.objective.contract import Loss, Objective, View
-from glmasr.objective.masking import draw_chunk, draw_mask
+from glmasr.objective.masking import NO_CHUNKS, draw_chunk, draw_mask
 from glmasr.speech import Batch
 from glmasr.training.optimizer import Schedule, scheduled
 
@@ -62,7 +62,7 @@ class Pretraining(lightning.LightningModule):
         chunks: dict[str, Any] | None = None,
     ):
         super().__init__()
-        self.chunks = chunks or {"probability": 0.0, "low_frames": 1, "high_frames": 1}
+        self.chunks = chunks or NO_CHUNKS
         self.ear, self.encoder, self.objective = ear, encoder, objective
         self.optimizer, self.schedule = optimizer, schedule
         self.mask_share, self.mask_span_frames, self.seed = mask_share, mask_span_frames, seed
@@ -71,13 +71,13 @@ class Pretraining(lightning.LightningModule):
     def look(self, batch: Batch, step: int) -> View:
         """Everything an objective may want to know about a batch."""
         rng = step_rng(self.seed, batch.index)
-        features, lengths = self.ear(batch.waveform, batch.lengths)
+        chunk = draw_chunk(**self.chunks, rng=rng) if self.training else None
+        features, lengths = self.ear(batch.waveform, batch.lengths, chunk and chunk * STRIDE)
         clean, _ = self.ear(batch.waveform if batch.clean is None else batch.clean, batch.lengths)
         heard, frame_lengths = self.encoder.subsample(features, lengths)
         frames, _ = self.encoder.subsample(clean, lengths)
         size = frames.shape[1]
         mask = draw_mask(frame_lengths.tolist(), size, self.mask_share, self.mask_span_frames, rng).to(frames.device)
-        chunk = draw_chunk(**self.chunks, rng=rng) if self.training else None
         context = self.encoder.contextualize(heard, frame_lengths, mask, chunk)
         padding = padding_mask(frame_lengths, size)
         stacked = stack_features(clean, size)

@@ -366,6 +366,7 @@ def finetune(config: Config) -> None:
         specaugment=build(config["specaugment"]),
         seed=config["seed"],
         language=language,
+        chunks=config["chunks"],
         **config["rates"],
         **config["masking"],
     )

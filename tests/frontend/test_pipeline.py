@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import conv1d
 
 from glmasr.frontend.logmel import POWER_FLOOR, LogMel
-from glmasr.frontend.pipeline import Ear
+from glmasr.frontend.pipeline import PRIOR_DEVIATION, PRIOR_FRAMES, Ear
 
 
 def test_every_bin_has_zero_mean_and_unit_variance_over_real_frames(spoken_batch):
@@ -56,3 +56,26 @@ def test_silence_stays_silent_and_steady_noise_is_not_blown_up():
         features.isfinite().all()
         and features[..., LogMel()(steady, torch.tensor([8000]))[0].mean((0, 1)) > 0].abs().max() < 0.1
     )
+
+
+def test_in_chunks_a_frame_is_normalized_by_what_was_heard(spoken_batch):
+    waveform, lengths = spoken_batch
+    features, counts = Ear()(waveform, lengths, chunk_features=64)
+    raw, _ = LogMel()(waveform, lengths)
+    for row, one, count in zip(features, raw.double(), counts.tolist(), strict=True):
+        assert not row[count:].any()
+        for begin in range(0, count, 64):
+            heard, end = one[: min(begin + 64, count)], min(begin + 64, count)
+            scatter = (heard - heard.mean(0)).square().sum(0) + PRIOR_FRAMES * PRIOR_DEVIATION**2
+            deviation = (scatter / (len(heard) + PRIOR_FRAMES)).sqrt()
+            expected = ((one[begin:end] - heard.mean(0)) / deviation).float()
+            torch.testing.assert_close(row[begin:end], expected, rtol=0, atol=1e-4)
+
+
+def test_in_chunks_what_comes_later_changes_nothing(spoken):
+    waveform = spoken[0]
+    half = 160 * 64 + 240  # the samples of 64 windows
+    whole, _ = Ear()(waveform[None], torch.tensor([len(waveform)]), chunk_features=32)
+    begun, count = Ear()(waveform[None, :half], torch.tensor([half]), chunk_features=32)
+    assert count.item() == 64 and len(waveform) > 2 * half
+    torch.testing.assert_close(begun, whole[:, :64], rtol=0, atol=1e-6)

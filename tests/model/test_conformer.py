@@ -29,6 +29,21 @@ def test_the_kernel_reaches_as_far_as_it_says(causal, before, after):
     assert seen == list(range(15 - before, 15 + after + 1))
 
 
+@pytest.mark.parametrize(("chunk", "seen_by_15"), [(4, (12, 15)), (5, (12, 18)), (16, (12, 15)), (30, (12, 18))])
+def test_a_chunks_kernel_ends_with_the_chunk(chunk, seen_by_15):
+    x = torch.randn(2, 30, D, requires_grad=True)
+    module = Convolution(D, 7, False, 0.0)
+    module(x, None, chunk)[0, 15].square().sum().backward()
+    assert x.grad.abs().sum((0, 2)).nonzero().flatten().tolist() == list(range(seen_by_15[0], seen_by_15[1] + 1))
+
+
+def test_one_chunk_around_all_is_no_chunk():
+    x, module = torch.randn(2, 30, D), Convolution(D, 7, False, 0.0)
+    torch.testing.assert_close(module(x, None, 40), module(x, None), rtol=0, atol=1e-6)
+    causal = Convolution(D, 7, True, 0.0)
+    assert torch.equal(causal(x, None, 4), causal(x, None))
+
+
 def test_an_even_kernel_is_refused():
     with pytest.raises(ValueError, match="odd, not 4"):
         Convolution(D, 4, False, 0.0)

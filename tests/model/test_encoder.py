@@ -45,8 +45,9 @@ def test_gradients_are_finite_under_padding(heard, view):
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in encoder.parameters())
 
 
-def test_under_chunks_the_future_changes_nothing_and_the_chunk_does():
-    encoder, lengths = tiny(causal=True), torch.tensor([20])
+@pytest.mark.parametrize("causal", [False, True])
+def test_under_chunks_the_future_changes_nothing_and_the_chunk_does(causal):
+    encoder, lengths = tiny(causal=causal), torch.tensor([20])
     frames = torch.randn(1, 20, 32)
     changed = frames.clone()
     changed[:, 8:] += torch.randn(1, 12, 32)
@@ -57,8 +58,9 @@ def test_under_chunks_the_future_changes_nothing_and_the_chunk_does():
     assert not torch.allclose(encoder.contextualize(late, lengths, chunk_frames=4)[:, 4], before[:, 4])
 
 
-def test_the_beginning_alone_is_the_beginning_of_the_whole():
-    encoder, frames = tiny(causal=True), torch.randn(1, 20, 32)
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_beginning_alone_is_the_beginning_of_the_whole(causal):
+    encoder, frames = tiny(causal=causal), torch.randn(1, 20, 32)
     for view in ({"chunk_frames": 4}, {"chunk_frames": 4, "left_chunks": 1}):
         whole = encoder.contextualize(frames, torch.tensor([20]), **view)
         for end in (4, 8, 16):
