@@ -56,9 +56,9 @@ class Ear(nn.Module):
     def normalized(
         self,
         features: Float[Tensor, "B F M"],
-        count: Float[Tensor, "B #F 1"],
-        total: Float[Tensor, "B #F M"],
-        squares: Float[Tensor, "B #F M"],
+        count: Float[Tensor, "B _ 1"],
+        total: Float[Tensor, "B _ M"],
+        squares: Float[Tensor, "B _ M"],
     ) -> Float[Tensor, "B F M"]:
         """Features by running sums, in double precision: how many frames, their sum, the sum of their squares."""
         mean = total / count

@@ -23,7 +23,8 @@ from glmasr.training.pretrain import step_rng
 class Finetuning(lightning.LightningModule):
     """Every step: ear, SpecAugment, recognizer, joint loss. Every validation: greedy CTC, WER and CER on dev.
 
-    A share of the batches, drawn by `chunks` as in pretraining, is heard in chunks as streams are. An utterance whose tokens name its language is scored by that language's rules, any other by those of `language`.
+    A share of the batches, drawn by `chunks` as in pretraining, is heard in chunks as streams are. An utterance whose
+    tokens name its language is scored by that language's rules, any other by those of `language`.
     """
 
     def __init__(
