@@ -21,7 +21,7 @@ ROOMS = {
     "datasets": "glmasr/data/",
     "pyarrow": "glmasr/data/",
     "pytorch_lightning": "glmasr/training/",
-    "wandb": "glmasr/training/",
+    "wandb": ("glmasr/training/", "glmasr/evaluation/tables.py"),
     "faster_whisper": "glmasr/evaluation/baselines.py",
     "ctranslate2": "glmasr/evaluation/baselines.py",
     "jinja2": "glmasr/evaluation/report.py",

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -67,7 +67,8 @@ class Whisper:
     Options: temperature 0 alone (no sampled second tries, so the same audio gives the same text),
     `condition_on_previous_text=False` (one slip does not spread), no timestamp tokens where the audio fits one window
     (less to decode; longer audio needs them to find where the next window starts), everything else as faster-whisper
-    has it. `language=None` lets a multilingual model detect it; `.en` models skip that. On a CPU the encoder's window
+    has it. `language=None` lets a multilingual model detect it; `.en` models skip that. `hears` are the languages of
+    the test sets it is given, by default the one it was told or is made for: None is any. On a CPU the encoder's window
     takes most of the time, and running several windows together was measured to gain nothing.
     """
 
@@ -76,6 +77,7 @@ class Whisper:
         model: str = "tiny.en",
         name: str | None = None,
         language: str | None = None,
+        hears: Sequence[str] | None = None,
         beam: int = 1,
         compute_type: str = "int8",
         threads: int = 2,
@@ -86,6 +88,8 @@ class Whisper:
         self.folder = find_weights(model, root)
         self.name = name or f"whisper-{re.sub('^(faster-)?whisper-', '', Path(model).name)}"
         self.language = language
+        own = language or ("en" if model.rstrip("/").endswith(".en") else None)
+        self.languages = tuple(hears) if hears else (own,) if own else None
         self.options = {"beam_size": beam, "temperature": 0.0, "condition_on_previous_text": False, "vad_filter": vad}
         self.engine = {"device": device, "compute_type": compute_type, "cpu_threads": threads}
         self.parameters = count_parameters(self.folder / "model.bin")

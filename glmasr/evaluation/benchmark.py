@@ -96,10 +96,10 @@ class Run:
 
     @functools.cached_property
     def metrics(self) -> tuple[str, ...]:
-        """What suits the test set, the one it is known by first: CER in Chinese characters, else WER."""
+        """What suits the test set, the one it is known by first: SER in syllables, CER in Chinese, else WER."""
         language = Counter(h.language for h in self.heard).most_common(1)[0][0]
         found = metrics_for(language, [h.reference for h in self.heard])
-        first = "cer" if base_language(language) in CHINESE and "ser" not in found else "wer"
+        first = "ser" if "ser" in found else "cer" if base_language(language) in CHINESE else "wer"
         return (first, *(metric for metric in found if metric != first))
 
     @functools.cached_property
@@ -233,8 +233,12 @@ def benchmark(
             if (system := next(waiting, None)) is None:
                 break
             _take_names(system, test_sets, taken)
-            own = [evaluate(system, one, folder, group) for one in test_sets if _has_heard(system, one)]
-            latency = _latency(system, test_sets, Path(folder))
+            meant = [one for one in test_sets if _is_meant_for(system, one)]
+            if not meant:
+                log.warning("%s is left out: no test set is in a language it is for", system.name)
+                continue
+            own = [evaluate(system, one, folder, group) for one in meant]
+            latency = _latency(system, meant, Path(folder))
         cards.append(_card(system, own, latency, memory.peak_bytes, Path(folder)))
         ran += own
         del system  # before the next is built
@@ -317,9 +321,12 @@ def _words_needed(errors_a: np.ndarray, errors_b: np.ndarray, words: np.ndarray)
         return None
 
 
-def _has_heard(system: System, test_set: TestSet) -> bool:
-    """False for recorded hypotheses of another condition: the system that made them never heard this one."""
-    return not hasattr(system, "recall") or getattr(system, "condition", test_set.condition) == test_set.condition
+def _is_meant_for(system: System, test_set: TestSet) -> bool:
+    """False for recorded hypotheses of another condition, and where a system's `languages` lack one of the set's."""
+    if hasattr(system, "recall") and getattr(system, "condition", test_set.condition) != test_set.condition:
+        return False
+    known, spoken = getattr(system, "languages", None), {base_language(u.language) for u in test_set.utterances} - {""}
+    return known is None or spoken <= set(known)
 
 
 def _take_names(system: System, test_sets: Iterable[TestSet], taken: dict[str, str]) -> None:

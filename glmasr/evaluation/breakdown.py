@@ -79,7 +79,7 @@ def tones(run: Run) -> Row | None:
     found: Row = {"errors": sum(operation != "equal" for operation, _, _ in steps)}
     if romanized:
         pairs = Counter(pair for heard in run.heard for pair in _misheard_tones(heard))
-        counts = [tone_errors(h.reference, h.hypothesis) for h in run.heard]
+        counts = [tone_errors(h.reference, h.hypothesis, h.language) for h in run.heard]
         misheard, compared = (sum(column) for column in zip(*counts, strict=True))
         found |= {"misheard": misheard, "compared": compared, "rate": misheard / max(compared, 1)}
     else:
@@ -197,7 +197,7 @@ def _steps(run: Run, metric: str = "") -> Iterator[tuple[str, str, str]]:
 
 def _misheard_tones(heard: Heard) -> Iterator[tuple[str, str]]:
     """(tone said, tone heard) of syllables aligned by their letters alone, as `tone_errors` aligns them."""
-    said, written = (units(text, "", "ser") for text in (heard.reference, heard.hypothesis))
+    said, written = (units(text, heard.language, "ser") for text in (heard.reference, heard.hypothesis))
     steps = align(_letters(said), _letters(written), "", "ser")
     left, right = iter(said), iter(written)
     for operation, a, b in steps:

@@ -20,6 +20,7 @@ from glmasr.evaluation.card import write_model_card
 from glmasr.evaluation.conditions import Condition, fingerprint_of, read_conditions
 from glmasr.evaluation.report import write_report
 from glmasr.evaluation.systems import Limited
+from glmasr.evaluation.tables import log_tables
 from glmasr.frontend.audio import encode_audio, read_audio
 from glmasr.speech import RATE_HZ, InputError, System, Utterance
 from glmasr.transcriber import Transcriber
@@ -66,17 +67,24 @@ def build_systems(config: Config) -> Iterator[System]:
 def build_test_sets(config: Config) -> list[TestSet]:
     """The manifests given, each a test set of its own, or the `split` of the data config, under every condition."""
     readers = [Manifest(path, language="", dev_share=0.0) for path in as_list(config["manifest"])]
-    heard_under = build_conditions(config)
+    heard_under, most = build_conditions(config), config["max_utterances"]
     sets = []
     for reader in readers or [build(config["data"])]:
         catalog = prepare_catalog(reader, config["catalogs"])
         split = config["split"]
         if readers and split not in catalog.splits:
             split = None  # a manifest made for testing has no splits
-        utterances = list(catalog.subset(split=split, labelled=True))[: config["max_utterances"]]
+        utterances = spread(list(catalog.subset(split=split, labelled=True, positions=config["positions"])), most)
         sets += [TestSet(reader.name, utterances, condition.name, condition) for condition in heard_under]
     recordings = dict.fromkeys(itertools.chain.from_iterable(condition.recordings for condition in heard_under))
     return sets + silent_sets(config["silence"], list(recordings))
+
+
+def spread(utterances: list[Utterance], most: int | None) -> list[Utterance]:
+    """At most so many, evenly over the list: corpora are sorted by speaker or by text."""
+    if most is None or len(utterances) <= most:
+        return utterances
+    return [utterances[i * len(utterances) // most] for i in range(most)]
 
 
 def build_conditions(config: Config) -> list[Condition]:
@@ -113,8 +121,10 @@ def run_benchmark(config: Config) -> None:
     for line in summary(outcome):
         print(line)
     print(f"glmasr: wrote {path}", file=sys.stderr)
+    document = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    if config["wandb"]:
+        print(f"glmasr: wrote {log_tables(document, config['name'], folder)}", file=sys.stderr)
     if config["write_card"]:
-        document = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         for name, bundle in bundles_of(config).items():
             print(f"glmasr: wrote {write_model_card(Path(bundle), name, document)}", file=sys.stderr)
 

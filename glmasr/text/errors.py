@@ -63,13 +63,13 @@ def align(reference: str, hypothesis: str, language: str, metric: str = "wer") -
     return steps
 
 
-def tone_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+def tone_errors(reference: str, hypothesis: str, language: str = "") -> tuple[int, int]:
     """(tones misheard, syllables whose letters were heard right), the second being what the first is a share of.
 
-    Both texts are romanized, as under "ser". They are aligned by the letters alone, so that a wrong tone cannot push a
-    syllable away from its own reference.
+    Both texts are as under "ser" and `language`. They are aligned by the letters alone, so that a wrong tone cannot
+    push a syllable away from its own reference.
     """
-    expected, heard = (units(text, "", "ser") for text in (reference, hypothesis))
+    expected, heard = (units(text, language, "ser") for text in (reference, hypothesis))
     left, right = (" ".join(unit[:-1] if is_syllable(unit) else unit for unit in side) for side in (expected, heard))
     pairs = [
         (a, b)

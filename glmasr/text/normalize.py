@@ -2,7 +2,9 @@
 
 From version 1 to 2 English and the other alphabetic languages did not change by a letter. Chinese did: version 1
 compared script and numerals as written and kept hesitations; version 2 folds the scripts, spells digits and removes
-hesitations, and adds the metrics "mer" and "ser". Rates of Chinese under 1 and 2 are not comparable.
+hesitations, and adds the metrics "mer" and "ser". Rates of Chinese under 1 and 2 are not comparable. Version 3 changes
+"ser" alone: under a Chinese tag Han characters are read aloud, so that a system which writes them can be compared with
+references in syllables.
 """
 
 import functools
@@ -11,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 PROTOCOL = (
-    "glmasr scoring 2: English = Whisper's EnglishTextNormalizer; other languages = Whisper's BasicTextNormalizer; "
+    "glmasr scoring 3: English = Whisper's EnglishTextNormalizer; other languages = Whisper's BasicTextNormalizer; "
     "Chinese (zh, cmn, yue) = NFKC, lower case; script folded character by character by OpenCC hk2s, with 計畫 = 计划 "
     "and 两 = 二, 幺 = 一, 〇 = 零, 著 = 着, 妳 = 你, 牠 = 它, 瞭 = 了, 覆 = 复, 藉 = 借, 沈 = 沉, 鍊 = 链, 甦 = 苏, "
     "彷 = 仿, and written in Simplified (zh, cmn) or in one Hong Kong character for each Simplified one (yue, its own "
@@ -21,7 +23,8 @@ PROTOCOL = (
     "啊 呀 喎 額 stay); apostrophes vanish, other punctuation and symbols are spaces. "
     "WER counts words, in Chinese every Han character and every other run of letters and digits; CER characters "
     "without spaces; MER the words of Chinese, under any language tag and after its rules, save the one for 呃; "
-    "SER, under any tag, syllables with their tone digit (ü = v, tone 0 = 5)"
+    "SER, under any tag, syllables with their tone digit (ü = v, tone 0 = 5); Han characters under zh and cmn in the "
+    "Pinyin of pypinyin, under yue in the Jyutping of ToJyutping"
 )
 """Printed in every report: a rate means nothing without the rules that made its words comparable."""
 
@@ -74,14 +77,15 @@ def units(text: str, language: str, metric: str) -> list[str]:
     """What is counted in `text` after normalizing it, in order; ValueError for a metric that is none of METRICS.
 
     "wer": words; "cer": characters without spaces; "mer": Han characters and Latin words, by the same rules under
-    every language tag; "ser": romanized syllables with their tone, again under every tag.
+    every language tag; "ser": romanized syllables with their tone, again under every tag, and under a Chinese one
+    the readings of Han characters.
     """
     if metric == "cer":
         return list("".join(normalize(text, language).split()))
     if metric == "mer":
         return WORD.findall(_mixed(text, base_language(language) == "yue"))
     if metric == "ser":
-        return SYLLABLES.findall(_romanized(text))
+        return SYLLABLES.findall(_romanized(text, base_language(language)))
     if metric != "wer":
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, not '{metric}'")
     normalized = normalize(text, language)
@@ -117,8 +121,20 @@ def _mixed(text: str, hong_kong: bool) -> str:
 
 
 @functools.lru_cache(maxsize=1 << 15)
-def _romanized(text: str) -> str:
-    return re.sub(f"(?<={LETTER})0(?![0-9])", "5", _marks_to_spaces(_plain(text).replace("u:", "v").replace("ü", "v")))
+def _romanized(text: str, language: str) -> str:
+    text = _marks_to_spaces(_plain(text).replace("u:", "v").replace("ü", "v"))
+    if language in CHINESE:
+        text = re.sub(f"[{HAN}]+", lambda run: f" {_read(run[0], language)} ", text)
+    return re.sub(f"(?<={LETTER})0(?![0-9])", "5", text)
+
+
+def _read(characters: str, language: str) -> str:
+    """Their syllables, in the script whose phrases the dictionaries of readings know best."""
+    from glmasr.text.syllables import syllables  # which itself needs this file
+
+    if language == "yue":
+        return " ".join(syllables("".join(map(_in_hong_kong, characters)), "jyutping"))
+    return " ".join(syllables("".join(map(_simplified, characters)), "pinyin"))
 
 
 def _chinese(text: str, hong_kong: bool, hesitation: re.Pattern[str]) -> str:

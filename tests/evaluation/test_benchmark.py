@@ -184,7 +184,7 @@ def test_p_values_are_corrected_for_all_comparisons(tmp_path):
     [
         ("en", ["red", "green"], ("wer", "cer")),
         ("zh", ["你好", "再见"], ("cer", "wer")),
-        ("yue", ["nei5 hou2", "zoi3 gin3"], ("wer", "cer", "ser")),
+        ("yue", ["nei5 hou2", "zoi3 gin3"], ("ser", "wer", "cer")),
         ("zh", ["打开 wifi", "你好"], ("cer", "wer", "mer")),
     ],
 )
@@ -192,6 +192,16 @@ def test_a_test_set_is_known_by_the_metric_of_its_language(tmp_path, language, t
     heard = tuple(bench.Heard(str(i), language, text, text, 1.0, 0.1) for i, text in enumerate(texts))
     run = bench.Run("fake", "set", "clean", heard)
     assert run.metrics == metrics and set(run.counts) == set(metrics)
+
+
+def test_a_system_of_one_language_hears_no_other(tmp_path):
+    english, chinese = make_test_set(), make_test_set(["你好"], "chinese", language="zh")
+    only = Fake("only")
+    only.languages = ("en",)
+    outcome = bench.benchmark([Fake(), only], [english, chinese], tmp_path)
+    assert {(r.system, r.test_set) for r in outcome.runs} == {("fake", "set"), ("fake", "chinese"), ("only", "set")}
+    outcome = bench.benchmark([Fake(), only], [chinese], tmp_path)
+    assert [card.name for card in outcome.systems] == ["fake"]
 
 
 def test_silence_has_no_rate_but_words(tmp_path):

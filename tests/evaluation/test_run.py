@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glmasr.evaluation.baselines import find_weights
-from glmasr.evaluation.run import as_list, build_conditions, build_systems, build_test_sets, run_benchmark
+from glmasr.evaluation.run import as_list, build_conditions, build_systems, build_test_sets, run_benchmark, spread
 from glmasr.evaluation.systems import Limited
 from glmasr.frontend.audio import read_audio, write_audio
 from glmasr.speech import InputError
@@ -83,6 +83,17 @@ def test_a_time_limit_is_put_around_what_listens(bundles, tmp_path):
     config = CONFIG | {"bundle": str(bundles / "a" / "seed0" / "bundle"), "systems": [recorded]}
     ours, file = build_systems(config | {"utterance_timeout_seconds": 5.0})
     assert isinstance(ours, Limited) and ours.name == "seed0" and hasattr(file, "recall")
+
+
+def test_fewer_utterances_are_taken_evenly():
+    rows = list(range(10))
+    assert spread(rows, None) == spread(rows, 10) == rows and spread(rows, 4) == [0, 2, 5, 7]
+
+
+def test_half_of_a_split_is_kept_for_choices(tmp_path, rhyme_root):
+    config = CONFIG | {"manifest": manifest(tmp_path, rhyme_root), "catalogs": str(tmp_path / "catalogs")}
+    whole, even, odd = (build_test_sets(config | {"positions": p})[0].utterances for p in (None, "even", "odd"))
+    assert [whole[0::2], whole[1::2]] == [even, odd] and odd
 
 
 def test_a_foreign_target_is_refused():
