@@ -23,7 +23,7 @@ from glmasr.evaluation.memory import PeakMemory
 from glmasr.frontend.audio import read_audio
 from glmasr.speech import RATE_HZ, InputError, System, Transcript, Utterance
 from glmasr.text.errors import ErrorCounts, count_errors
-from glmasr.text.normalize import CHINESE, base_language, metrics_for, units
+from glmasr.text.normalize import base_language, metrics_for, units
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +96,9 @@ class Run:
 
     @functools.cached_property
     def metrics(self) -> tuple[str, ...]:
-        """What suits the test set, the one it is known by first: SER in syllables, CER in Chinese, else WER."""
+        """What suits the test set, the one it is known by first."""
         language = Counter(h.language for h in self.heard).most_common(1)[0][0]
-        found = metrics_for(language, [h.reference for h in self.heard])
-        first = "ser" if "ser" in found else "cer" if base_language(language) in CHINESE else "wer"
-        return (first, *(metric for metric in found if metric != first))
+        return metrics_for(language, [h.reference for h in self.heard])
 
     @functools.cached_property
     def counts(self) -> dict[str, list[ErrorCounts]]:

@@ -72,7 +72,7 @@ def tones(run: Run) -> Row | None:
     other characters of one sound and tone); None in other languages.
     """
     language = base_language(run.heard[0].language)
-    romanized = "ser" in run.metrics
+    romanized = run.metrics[0] == "ser"
     if not romanized and language not in CHINESE:
         return None
     steps = list(_steps(run, "ser" if romanized else "cer"))

@@ -93,16 +93,19 @@ def units(text: str, language: str, metric: str) -> list[str]:
 
 
 def metrics_for(language: str, references: Sequence[str]) -> tuple[str, ...]:
-    """The metrics that say something about a test set: always "wer" and "cer".
+    """The metrics that say something about a test set, the one it is known by first.
 
-    "mer" where more than one reference in a hundred holds Han characters and a Latin word, save in languages that
-    write Han characters themselves; "ser" where nearly all are syllables with tone digits, whatever the tag.
+    References in syllables are known by "ser", Chinese ones by "cer" (with "ser" beside it: what was heard, whatever
+    the character), all others by "wer". "mer" where more than one reference in a hundred holds Han characters and a
+    Latin word, save in languages that write Han characters themselves.
     """
-    count = max(len(references), 1)
+    count, base = max(len(references), 1), base_language(language)
     mixed = sum(bool(LATIN_WORD.search(text) and re.search(f"[{HAN}]", text)) for text in references)
     romanized = sum(bool(ROMANIZED.fullmatch(text.strip())) for text in references)
-    mer = ("mer",) if mixed / count > MIXED_SHARE and base_language(language) not in OWN_HAN else ()
-    return ("wer", "cer", *mer, *(("ser",) if romanized / count >= ROMANIZED_SHARE else ()))
+    mer = ("mer",) if mixed / count > MIXED_SHARE and base not in OWN_HAN else ()
+    if romanized / count >= ROMANIZED_SHARE:
+        return ("ser", "wer", "cer", *mer)
+    return ("cer", "wer", *mer, "ser") if base in CHINESE else ("wer", "cer", *mer)
 
 
 @functools.cache

@@ -5,7 +5,8 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -56,9 +57,29 @@ class Tokenizer(Protocol):
         """Whether a word of the text begins with this id."""
         ...
 
+    def extended(self, texts: Iterable[str], languages: Iterable[str] = ()) -> "Extension":
+        """The same with tokens for what these texts have and it has not; with tags for their languages if it has any.
+
+        What it would spell in bytes needs no token, Han characters aside.
+        """
+        ...
+
     def save(self, folder: Path) -> None:
         """Write what `open_tokenizer` reads."""
         ...
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A tokenizer that goes on from another: its token i was `origins[i]` there, or is new (-1)."""
+
+    tokenizer: Tokenizer
+    origins: tuple[int, ...]
+
+    @property
+    def added(self) -> int:
+        """How many tokens are new."""
+        return self.origins.count(-1)
 
 
 class CharacterTokenizer:
@@ -85,6 +106,10 @@ class CharacterTokenizer:
         """True for what stands alone: the space and every ideograph."""
         character = self.decode([token])
         return character == " " or character >= "\u2e80"
+
+    def extended(self, texts: Iterable[str], languages: Iterable[str] = ()) -> Extension:
+        new = unseen((character for text in texts for character in plain(text)), self.ids)
+        return Extension(CharacterTokenizer([*self.characters, *new]), (*range(self.size), *[-1] * len(new)))
 
     def save(self, folder: Path) -> None:
         content = {"kind": "characters", "characters": self.characters}
@@ -113,6 +138,9 @@ class PieceTokenizer:
 
     def starts_word(self, token: int) -> bool:
         return token >= SPECIAL and self.pieces.id_to_piece(token - SPECIAL + 1).startswith("▁")
+
+    def extended(self, texts: Iterable[str], languages: Iterable[str] = ()) -> Extension:
+        return Extension(self, tuple(range(self.size)))
 
     def save(self, folder: Path) -> None:
         (folder / PIECES_FILE).write_bytes(self.model)
@@ -163,6 +191,14 @@ class MixedTokenizer:
         start = self.spelling[token][:1]
         return start == b" " or (token < self.first_piece and start >= FIRST_LEAD_BYTE)
 
+    def extended(self, texts: Iterable[str], languages: Iterable[str] = ()) -> Extension:
+        tags = unseen(named(languages), self.tags) if self.tags else []
+        new = unseen((one for text in texts for one in re.findall(f"[{HAN}]", plain(text))), self.ids)
+        tokenizer = MixedTokenizer([*self.languages, *tags], [*self.characters, *new], self.model)
+        below, behind = range(self.first_byte), range(self.first_piece, self.size)
+        known = range(self.first_byte, self.first_piece)
+        return Extension(tokenizer, (*below, *[-1] * len(tags), *known, *[-1] * len(new), *behind))
+
     def save(self, folder: Path) -> None:
         content = {"kind": "mixed", "languages": self.languages, "characters": "".join(self.characters)}
         content["pieces"] = self.model is not None
@@ -183,31 +219,46 @@ class SyllableTokenizer:
     """One token per syllable with its tone, or two (`in_parts`: initial, final with tone); a letter each for words.
 
     What begins either is kept with a space before it. `romanize` is "pinyin", "jyutping" or None, as in `syllables`.
+    `languages` have a tag each, as in `MixedTokenizer`.
     """
 
-    def __init__(self, units: Sequence[str], romanize: str | None, in_parts: bool):
+    def __init__(self, units: Sequence[str], romanize: str | None, in_parts: bool, languages: Sequence[str] = ()):
         self.units, self.romanize, self.in_parts = list(units), romanize, in_parts
-        self.ids = {unit: i + SPECIAL for i, unit in enumerate(self.units)}
-        self.size = SPECIAL + len(self.units)
+        self.languages = list(languages)
+        self.first_unit = SPECIAL + len(self.languages)
+        self.tags = {language: i for i, language in enumerate(self.languages, SPECIAL)}
+        self.ids = {unit: i for i, unit in enumerate(self.units, self.first_unit)}
+        self.size = self.first_unit + len(self.units)
 
     def encode(self, text: str, language: str = "") -> list[int]:
-        return [self.ids.get(unit, UNKNOWN) for unit in spelled(text, self.romanize, self.in_parts)]
+        tag = self.tags.get(base_language(language))
+        tokens = [self.ids.get(unit, UNKNOWN) for unit in spelled(text, self.romanize, self.in_parts)]
+        return tokens if tag is None else [tag, *tokens]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return "".join(self.units[t - SPECIAL] for t in tokens if t >= SPECIAL).removeprefix(" ")
+        spoken = (token - self.first_unit for token in tokens if token >= self.first_unit)
+        return "".join(self.units[i] for i in spoken).removeprefix(" ")
 
     def language_of(self, tokens: Sequence[int]) -> str:
-        return ""
+        return next((self.languages[t - SPECIAL] for t in tokens if SPECIAL <= t < self.first_unit), "")
 
     def reference(self, text: str) -> str:
         """Its syllables and words, also those never seen in training: not to know one is an error."""
         return " ".join(syllables(plain(text), self.romanize))
 
     def starts_word(self, token: int) -> bool:
-        return token >= SPECIAL and self.units[token - SPECIAL].startswith(" ")
+        return token >= self.first_unit and self.units[token - self.first_unit].startswith(" ")
+
+    def extended(self, texts: Iterable[str], languages: Iterable[str] = ()) -> Extension:
+        tags = unseen(named(languages), self.tags) if self.tags else []
+        new = unseen((one for text in texts for one in spelled(text, self.romanize, self.in_parts)), self.ids)
+        tokenizer = SyllableTokenizer([*self.units, *new], self.romanize, self.in_parts, [*self.languages, *tags])
+        below, known = range(self.first_unit), range(self.first_unit, self.size)
+        return Extension(tokenizer, (*below, *[-1] * len(tags), *known, *[-1] * len(new)))
 
     def save(self, folder: Path) -> None:
         content = {"kind": "syllables", "romanize": self.romanize, "parts": self.in_parts, "units": self.units}
+        content |= {"languages": self.languages} if self.languages else {}
         (folder / FILE).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
@@ -261,16 +312,30 @@ def learn_mixed(
     as_it_is = {"normalization_rule_name": "identity", "add_dummy_prefix": False, "remove_extra_whitespaces": False}
     # Beside the letters it asks for its unknown piece.
     model = unigram(others, max(size, letters + 1), **as_it_is) if others else None
-    named = sorted({base_language(language) for language in languages} - {""}) if tags else []
-    return MixedTokenizer(named, characters, model)
+    return MixedTokenizer(named(languages) if tags else [], characters, model)
 
 
 def learn_syllables(
-    texts: Iterable[str], romanize: str | None, parts: bool, minimum_count: int, languages: Iterable[str] = ()
+    texts: Iterable[str],
+    romanize: str | None,
+    parts: bool,
+    minimum_count: int,
+    tags: bool = False,
+    languages: Iterable[str] = (),
 ) -> SyllableTokenizer:
-    """Every syllable, or part of one, that occurs at least `minimum_count` times, whatever the languages."""
+    """Every syllable, or part of one, that occurs at least `minimum_count` times; if `tags`, one for each language."""
     units = frequent((unit for text in texts for unit in spelled(text, romanize, parts)), minimum_count)
-    return SyllableTokenizer(units, romanize, parts)
+    return SyllableTokenizer(units, romanize, parts, named(languages) if tags else ())
+
+
+def named(languages: Iterable[str]) -> list[str]:
+    """The base of each language tag, once, in order."""
+    return sorted({base_language(language) for language in languages} - {""})
+
+
+def unseen(units: Iterable[str], known: Container[str]) -> list[str]:
+    """What is not known, once, in code point order."""
+    return sorted({unit for unit in units if unit not in known})
 
 
 def frequent(units: Iterable[str], minimum_count: int) -> list[str]:
@@ -313,7 +378,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     if kind == "characters":
         return CharacterTokenizer(content["characters"])
     if kind == "syllables":
-        return SyllableTokenizer(content["units"], content["romanize"], content["parts"])
+        return SyllableTokenizer(content["units"], content["romanize"], content["parts"], content.get("languages", ()))
     if kind == "pieces":
         return PieceTokenizer((folder / PIECES_FILE).read_bytes())
     if kind == "mixed":

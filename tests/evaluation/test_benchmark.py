@@ -183,9 +183,9 @@ def test_p_values_are_corrected_for_all_comparisons(tmp_path):
     ("language", "texts", "metrics"),
     [
         ("en", ["red", "green"], ("wer", "cer")),
-        ("zh", ["你好", "再见"], ("cer", "wer")),
+        ("zh", ["你好", "再见"], ("cer", "wer", "ser")),
         ("yue", ["nei5 hou2", "zoi3 gin3"], ("ser", "wer", "cer")),
-        ("zh", ["打开 wifi", "你好"], ("cer", "wer", "mer")),
+        ("zh", ["打开 wifi", "你好"], ("cer", "wer", "mer", "ser")),
     ],
 )
 def test_a_test_set_is_known_by_the_metric_of_its_language(tmp_path, language, texts, metrics):
