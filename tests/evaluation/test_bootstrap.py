@@ -86,10 +86,24 @@ def test_chunks_change_nothing_but_memory(monkeypatch):
     assert np.allclose(pieces[0], whole[0], atol=0.02) and pieces[1] == pytest.approx(whole[1], abs=0.03)
 
 
-def test_without_clusters_the_numbers_are_those_of_before_clusters():
-    errors, words = [3, 0, 1, 2, 5, 0, 1, 4], [9, 4, 6, 7, 12, 3, 5, 8]
-    assert interval(errors, words) == (0.2962962962962963, 0.17777777777777778, 0.3833928571428571)
-    assert interval(errors, words, 250, 3) == (0.2962962962962963, 0.17073170731707318, 0.37568085668958223)
+def test_the_interval_is_the_textbooks():
+    """Step by step, on draws made the same way."""
+    rng = np.random.default_rng(6)
+    words, (errors,) = corpus(rng, 30, 1)
+
+    def root_and_spread(e, w):
+        rate = e.sum() / w.sum()
+        residuals = e - rate * w
+        spread = np.sqrt(np.square(residuals).sum() * len(e) / (len(e) - 1)) / w.sum()
+        return np.sqrt(rate), spread / (2 * np.sqrt(rate))
+
+    root, spread = root_and_spread(errors, words)
+    drawn = [root_and_spread(errors[i], words[i]) for i in np.random.default_rng(0).integers(0, 30, (1000, 30))]
+    pivots = [(one - root) / its_spread for one, its_spread in drawn]
+    far, near = np.quantile(pivots, [0.975, 0.025])
+    expected = (root**2, (root - far * spread) ** 2, (root - near * spread) ** 2)
+    assert interval(errors, words) == pytest.approx(expected)
+    assert interval(errors, words) == interval(errors, words, clusters=range(30))
 
 
 def test_speakers_are_drawn_with_all_of_their_utterances():
@@ -99,16 +113,12 @@ def test_speakers_are_drawn_with_all_of_their_utterances():
     assert interval(errors[::-1], words[::-1], clusters=["b", "a", "b", "a"]) == (10 / 30, 1 / 20, 9 / 10)
 
 
-def test_clusters_of_one_utterance_widen_by_t_alone():
-    rng = np.random.default_rng(6)
-    words, (errors,) = corpus(rng, 200, 1)
-    (value, low, high), (same, wide_low, wide_high) = (interval(errors, words, clusters=c) for c in (None, range(200)))
-    assert value == same and 1 < (wide_high - wide_low) / (high - low) < 1.05
-    low, high = interval(errors[:6], words[:6], clusters=range(6))[1:]
+def test_few_utterances_with_errors_have_percentiles_drawn_further_out():
+    errors, words = np.array([3, 0, 0, 0, 0, 0]), np.full(6, 4)
     chosen = np.random.default_rng(0).integers(0, 6, (1000, 6))
-    rates = errors[:6][chosen].sum(1) / words[:6][chosen].sum(1)
+    rates = errors[chosen].sum(1) / words[chosen].sum(1)
     tail = stats.norm.cdf(stats.t.ppf(0.025, 5) * np.sqrt(6 / 5))
-    assert (low, high) == pytest.approx(tuple(np.quantile(rates, [tail, 1 - tail])))
+    assert interval(errors, words)[1:] == pytest.approx(tuple(np.quantile(rates, [tail, 1 - tail])))
 
 
 def test_one_speaker_has_no_interval_and_every_utterance_needs_one():
