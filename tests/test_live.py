@@ -1,0 +1,109 @@
+"""Live captions: none for silence, the same however samples arrive, in place, and what is stable stays."""
+
+import numpy as np
+import pytest
+
+from glmasr.live import LiveTranscriber
+from glmasr.speech import RATE_HZ, InputError
+from glmasr.text.tokenizer import learn_characters
+from glmasr.transcriber import Transcriber
+from tests.small import random_bundle
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("live") / "bundle"
+    random_bundle(folder, learn_characters(["abcdefgh ijk"]))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def transcriber(folder):
+    return Transcriber(folder)
+
+
+@pytest.fixture(scope="module")
+def talk(spoken) -> np.ndarray:
+    """Three sentences with pauses of 1.5 s, after 3 s of silence."""
+    pause = np.zeros(RATE_HZ * 3 // 2, np.float32)
+    parts = [part for sentence in spoken[:3] for part in (sentence.numpy(), pause)]
+    return np.concatenate([pause, pause, *parts])
+
+
+def heard(live: LiveTranscriber, waveform: np.ndarray, size: int):
+    captions = [c for start in range(0, len(waveform), size) for c in live.hear(waveform[start : start + size])]
+    return captions + live.finish()
+
+
+def test_silence_and_noise_say_nothing(transcriber):
+    rng = np.random.default_rng(0)
+    for waveform in (np.zeros(10 * RATE_HZ), rng.normal(0, 0.05, 10 * RATE_HZ), np.zeros(0), np.ones(100)):
+        assert heard(LiveTranscriber(transcriber), waveform.astype(np.float32), 1600) == []
+
+
+@pytest.mark.parametrize("rescoring", [True, False])
+def test_blocks_of_any_size_give_the_same_final_captions(transcriber, talk, rescoring):
+    finals = []
+    for size in (517, 1600, 50_000, len(talk)):
+        captions = heard(LiveTranscriber(transcriber, rescoring=rescoring), talk, size)
+        finals.append([caption for caption in captions if caption.is_final])
+    assert len(finals[0]) == 3 and all(one == finals[0] for one in finals)
+
+
+def test_captions_stand_where_they_were_said(transcriber, talk, spoken):
+    finals = [c.segment for c in heard(LiveTranscriber(transcriber), talk, 1600) if c.is_final]
+    begin = 3.0
+    for segment, sentence in zip(finals, spoken, strict=False):
+        end = begin + len(sentence) / RATE_HZ
+        assert begin - 0.6 < segment.start_seconds < segment.end_seconds < end + 1.0
+        begin = end + 1.5
+
+
+def test_what_is_stable_stays_and_partial_captions_come_in_between(transcriber, talk):
+    stable, partial = "", 0
+    for caption in heard(LiveTranscriber(transcriber, chunk_seconds=0.16), talk, 800):
+        if caption.is_final:
+            stable = ""
+            continue
+        partial += 1
+        assert caption.segment.text.startswith(stable) and caption.stable_text.startswith(stable)
+        stable = caption.stable_text
+    assert partial > 10
+
+
+def test_without_rescoring_the_final_is_the_streams(folder, transcriber, talk):
+    streaming = Transcriber(folder, decoding="streaming")
+    live, pieces = LiveTranscriber(transcriber, rescoring=False), []
+    end = live._end
+
+    def noting():
+        pieces.extend([np.concatenate(live.stretch.samples)] if live.stretch else [])
+        return end()
+
+    live._end = noting
+    finals = [caption.segment for caption in heard(live, talk[: -RATE_HZ // 4], 1600) if caption.is_final]
+    whole = [segment for segment, _ in streaming.transcribe_pieces(pieces[:1])]
+    assert len(finals) == 3 and [s.text for s in whole] == [s.text for s in finals[:1]] and len(whole[0].text) > 5
+
+
+def test_streams_share_a_transcriber_and_nothing_else(transcriber, talk):
+    one, other = LiveTranscriber(transcriber), LiveTranscriber(transcriber)
+    backwards = talk[::-1].copy()
+    mixed = ([], [])
+    for start in range(0, len(talk), 1600):
+        mixed[0].extend(one.hear(talk[start : start + 1600]))
+        mixed[1].extend(other.hear(backwards[start : start + 1600]))
+    assert mixed[0] + one.finish() == heard(LiveTranscriber(transcriber), talk, 1600)
+    assert mixed[1] + other.finish() == heard(LiveTranscriber(transcriber), backwards, 1600)
+
+
+def test_a_speech_without_end_is_cut(transcriber, spoken):
+    endless = np.concatenate([sentence.numpy() for sentence in spoken] * 2)
+    finals = [c for c in heard(LiveTranscriber(transcriber, longest_seconds=3.0), endless, 1600) if c.is_final]
+    assert len(finals) >= len(endless) / RATE_HZ / 3.1 - 2
+    assert all(c.segment.end_seconds - c.segment.start_seconds <= 3.6 for c in finals)
+
+
+def test_a_chunk_is_whole_frames(transcriber):
+    with pytest.raises(InputError, match=r"choose 0\.16"):
+        LiveTranscriber(transcriber, chunk_seconds=0.1)
