@@ -63,6 +63,15 @@ results: setup  ## the figures and the READMEs' tables from docs/results/*.json
 transcribe: setup  ## files to text: make transcribe ARGS="--bundle DIR FILE… --format srt"
 	$(VENV)/bin/glmasr transcribe $(ARGS)
 
+plan: setup  ## what a training will take, before it is paid for: make plan ARGS="model=nano data_hours=1000000 gpus=1024 gpu=h100"
+	$(PY) scripts/plan.py $(ARGS)
+
+chaos: setup  ## kill -9 of random ranks at random steps, then compare with a run left in peace (ARGS="kills=20")
+	$(PY) scripts/chaos.py $(ARGS)
+
+slurm-rehearsal: setup  ## a real SLURM on this machine: every way a job can end, tried (ARGS="TERM limit steps=100")
+	$(PY) scripts/slurm_rehearsal.py $(ARGS)
+
 test: setup  ## the tests
 	$(PY) -m pytest $(ARGS)
 
@@ -76,4 +85,4 @@ clean:  ## remove caches; runs and corpora stay
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache
 
-.PHONY: help setup demo prepare shards clusters pretrain finetune benchmark label-efficiency results transcribe test check clean
+.PHONY: help setup demo prepare shards clusters pretrain finetune benchmark label-efficiency results transcribe plan chaos slurm-rehearsal test check clean

@@ -79,6 +79,74 @@ def test_a_missing_setting_is_asked_for(door):
     assert door.plain(OmegaConf.create({"a": [1, {"b": "${c}"}], "c": 2})) == {"a": [1, {"b": 2}], "c": 2}
 
 
+def test_a_launcher_takes_even_a_single_run_as_a_sweep(door):
+    assert door.arguments("pretrain", ["seed=1", "trainer=gpus"]) == ["seed=1", "trainer=gpus"]
+    assert door.arguments("pretrain", ["--help", "-m"]) == ["--help", "-m"]
+    launched = ["hydra/launcher=slurm", "name=mine"]
+    assert door.arguments("pretrain", launched) == ["--multirun", *launched]
+    assert door.launcher_in(launched) == "slurm" and door.launcher_in(["seed=1"]) == ""
+
+
+@pytest.mark.parametrize("given", [[], ["name=mine"], ["data=folder", "data.path=/a b/c"]])
+def test_every_job_of_a_sweep_has_a_name_of_its_own(door, given):
+    """As Hydra itself composes the jobs, without running them."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    argv = door.arguments("pretrain", [*given, "-m", "seed=1,2", "model=conformer_tiny,conformer_small"])
+    assert argv[0] == "--multirun"
+    jobs, folders = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(argv[1:]), None)[0], []
+    for job in jobs:
+        with door.initialize_config_dir(door.CONF, version_base="1.3"):
+            config = door.compose("pretrain", job, return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        folders.append(config.run_dir)
+    base = "mine" if "name=mine" in given else "pretrain"
+    models, seeds = ("conformer_tiny", "conformer_small"), (1, 2)
+    assert sorted(folders) == sorted(f"runs/{base}/model={model},seed={seed}" for model in models for seed in seeds)
+
+
+def test_a_sweep_over_names_keeps_them(door):
+    assert door.arguments("pretrain", ["-m", "name=a,b"]) == ["--multirun", "name=a,b"]
+    assert door.arguments("pretrain", ["-m", "run_dir=a,b", "seed=1"]) == ["--multirun", "run_dir=a,b", "seed=1"]
+
+
+def test_the_choices_of_a_sweep_are_checked_too(refused):
+    assert refused("pretrain", "-m", "seed=1,2") is None
+    assert refused("pretrain", "-m", "seeed=1,2").endswith("did you mean seed=…?")
+    assert "conformer_tony" in refused("pretrain", "--multirun", "model=conformer_tony,conformer_tiny")
+
+
+def test_a_launched_job_fails_for_the_scheduler_and_for_who_launched_it(door, monkeypatch, tmp_path, capsys):
+    left = []
+    monkeypatch.setattr(door.atexit, "register", lambda *call: left.append(call))
+    monkeypatch.setenv("SUBMITIT_FOLDER", f"{tmp_path}/%j")
+    job = type("Job", (), {"id": "7_1"})
+    monkeypatch.setattr(door.HydraConfig, "get", lambda: type("Config", (), {"job": job}))
+    assert door.end_job("pretrain", SystemExit(0)) is None and not left
+    for error, said in [
+        (InputError("no audio there"), "glmasr pretrain: no audio there"),
+        (SystemExit("glmasr: told"), "glmasr: told"),
+        (SystemExit(9), "glmasr pretrain: a rank ended with code 9"),
+        (ZeroDivisionError("by zero"), "glmasr pretrain: ZeroDivisionError: by zero"),
+    ]:
+        with pytest.raises(door.JobFailed) as failed:
+            door.end_job("pretrain", error)
+        assert failed.value.args == (said, f"{tmp_path}/7_1") and left.pop() == (door.os._exit, 1)
+    assert "ZeroDivisionError: by zero\nglmasr pretrain" in capsys.readouterr().err  # the traceback, had it been raised
+    logs = tmp_path / "7_1"
+    logs.mkdir()
+    (logs / "7_1_0_log.out").write_text("old\n" * 99 + "the last line of rank 0\n")
+    (logs / "7_1_1_log.out").write_text("the last line of rank 1\n")
+    for error in (failed.value, RuntimeError(f"Job 7 with path {logs}/7_1_0_result.pkl\nhas not produced any output")):
+        with pytest.raises(SystemExit) as end:
+            door.tell("pretrain", error)
+        shown = capsys.readouterr().err
+        assert str(end.value).startswith("glmasr pretrain: ") and "last line of rank 0" in shown
+        assert shown.count("old") == door.LOG_LINES - 1
+
+
 def test_leaves_are_addresses(door):
     assert door.leaves({"a": {"b": 1, "c": {"d": None}}, "e": [1]}) == ["a", "a.b", "a.c", "a.c.d", "e"]
 

@@ -10,7 +10,7 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -213,10 +213,11 @@ def benchmark(
     samples: int = 1000,
     permutations: int = 10_000,
     seed: int = 0,
+    hears: Mapping[str, Sequence[str]] | None = None,
 ) -> Outcome:
-    """Every system on every test set; `folder`/utterances keeps what was heard, and a second start goes on from it.
+    """Every system on every test set, or on those that `hears` names for it.
 
-    One system after the other: an iterator that builds each when it is asked for has only one in memory at a time, and
+    `folder`/utterances keeps what was heard, and a second start goes on from it. One system after the other: an iterator that builds each when it is asked for has only one in memory at a time, and
     what it takes is then measured from before it is built.
     """
     places = [(test_set.name, test_set.condition) for test_set in test_sets]
@@ -231,9 +232,10 @@ def benchmark(
             if (system := next(waiting, None)) is None:
                 break
             _take_names(system, test_sets, taken)
-            meant = [one for one in test_sets if _is_meant_for(system, one)]
+            given = (hears or {}).get(system.name)
+            meant = [one for one in test_sets if _is_meant_for(system, one) and (given is None or one.name in given)]
             if not meant:
-                log.warning("%s is left out: no test set is in a language it is for", system.name)
+                log.warning("%s is left out: none of the test sets is for it", system.name)
                 continue
             own = [evaluate(system, one, folder, group) for one in meant]
             latency = _latency(system, meant, Path(folder))

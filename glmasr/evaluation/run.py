@@ -111,7 +111,7 @@ def run_benchmark(config: Config) -> None:
     folder = Path(config["run_dir"]) / "report"
     test_sets = build_test_sets(config)
     systems = build_systems(config)
-    outcome = benchmark(systems, test_sets, folder, seed=config["seed"])
+    outcome = benchmark(systems, test_sets, folder, seed=config["seed"], hears=config["hears"])
     hashes = {
         (one.name, one.condition): fingerprint_of(one.damage, one.scored(), folder / "costs" / "samples.json")
         for one in test_sets

@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -16,14 +15,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from glmasr.speech import Batch
-
-
-def replace_file(staged: Path, target: Path) -> None:
-    """Flush `staged` to the disk, then put it in `target`'s place: a kill leaves the old file or the new one."""
-    with staged.open("rb") as written:
-        os.fsync(written.fileno())
-    staged.replace(target)
+from glmasr.speech import Batch, InputError
+from glmasr.training.checkpoints import found, replace_file, step_of
 
 
 class Interrupted(Exception):
@@ -33,41 +26,55 @@ class Interrupted(Exception):
 class Checkpoints(lightning.Callback):
     """A resumable checkpoint every `every_steps`, the last `keep` of them kept, and one when told to stop.
 
-    SIGTERM and Ctrl-C only set a flag; the step in flight is finished and saved before the run ends.
+    Those at a multiple of `milestone_steps` are kept for ever, beside the `keep`. `stopping` asks for one when the step
+    ends. A checkpoint gets its name only when its step's row is in metrics.csv: whatever a kill leaves, the rows
+    before the newest checkpoint are whole.
     """
 
-    def __init__(self, folder: Path, every_steps: int, keep: int):
-        self.folder, self.every_steps, self.keep = folder, every_steps, keep
-        self.stop_signal: int | None = None
+    def __init__(self, folder: Path, every_steps: int, keep: int, milestone_steps: int | None):
+        self.folder, self.every_steps, self.keep, self.milestone_steps = folder, every_steps, keep, milestone_steps
         self.stopping = False
         self.saved = -1
+        self.staged: Path | None = None
 
     def found(self) -> list[Path]:
         """Checkpoints there are, the newest first."""
-        return sorted(self.folder.glob("step_*.ckpt"), reverse=True)
+        return found(self.folder)
 
     def on_train_start(self, trainer, module) -> None:
-        # Later than Lightning's own handler of SIGTERM, which would end the run without saving; it restores them all.
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.note_signal)
+        if trainer.is_global_zero:
+            self.clear_away(trainer.global_step)
+        agreed = trainer.strategy.broadcast(trainer.global_step)
+        if agreed != trainer.global_step:
+            raise InputError(
+                f"rank {trainer.global_rank} resumed from step {trainer.global_step}, rank 0 from step {agreed}: the "
+                f"machines do not see the same files in {self.folder}; choose a shared folder with run_dir=…"
+            )
 
-    def note_signal(self, number: int, frame) -> None:
-        if self.stop_signal is not None:
-            raise KeyboardInterrupt  # asked twice: the user will not wait for the step
-        self.stop_signal = number
+    def on_load_checkpoint(self, trainer, module, checkpoint) -> None:
+        """Count batches as this run does: with fewer devices a step takes more of them on each."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            more = checkpoint["global_step"] * trainer.accumulate_grad_batches - counts["ready"]
+            counts.update({name: count + more for name, count in counts.items()})
+
+    def clear_away(self, step: int) -> None:
+        """Remove what a kill left unfinished, and set aside what is newer than `step` and could not be read."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for staged in self.folder.glob("step_*.tmp"):
+            staged.unlink()
+        for passed_over in self.found():
+            if step_of(passed_over) > step:
+                passed_over.replace(passed_over.with_suffix(".unread"))
 
     def on_train_batch_start(self, trainer, module, batch, batch_index) -> None:
         # Not at the end of the step: its metrics are logged, and it is validated, only after the callbacks.
-        if self.stopping and self.saved == trainer.global_step:
-            raise Interrupted(f"stopped after step {self.saved}, which is saved; the same command goes on from there")
+        self.publish(trainer)
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
         done = trainer.fit_loop.total_batch_idx + 1
         if done % trainer.accumulate_grad_batches:
             return  # half an optimizer step cannot be resumed
-        # Saving takes every rank, so one that was told to stop tells the others.
-        self.stopping = trainer.strategy.reduce_boolean_decision(self.stop_signal is not None, all=False)
         if not (trainer.enable_validation and done % (trainer.val_check_batch or math.inf) == 0):
             self.save_if_due(trainer)
 
@@ -83,14 +90,35 @@ class Checkpoints(lightning.Callback):
             self.save(trainer, step)
 
     def save(self, trainer, step: int) -> None:
-        target = self.folder / f"step_{step:09d}.ckpt"
-        staged = target.with_suffix(".tmp")
-        trainer.save_checkpoint(staged)
-        if trainer.is_global_zero:
-            replace_file(staged, target)
-            for old in self.found()[self.keep :]:
-                old.unlink()
+        """Write the step's checkpoint beside its place; every rank takes part."""
+        self.staged = self.folder / f"step_{step:09d}.tmp"
+        trainer.save_checkpoint(self.staged)
         self.saved = step
+
+    def publish(self, trainer) -> None:
+        """Put what was saved in its place, now that the step is logged, and rotate."""
+        staged, self.staged = self.staged, None
+        if staged is None or not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.flush()
+        replace_file(staged, staged.with_suffix(".ckpt"))
+        self.rotate(self.keep)
+
+    def rotate(self, keep: int) -> None:
+        """Delete all but the newest `keep` and the milestones."""
+        for old in [path for path in self.found() if not self.is_milestone(step_of(path))][keep:]:
+            old.unlink()
+
+    def is_milestone(self, step: int) -> bool:
+        return self.milestone_steps is not None and step % self.milestone_steps == 0
+
+    def on_train_end(self, trainer, module) -> None:
+        """Nothing is resumed from here on but the last step; Interrupted and errors do not come here."""
+        self.publish(trainer)
+        if trainer.is_global_zero:
+            self.rotate(keep=1)
 
 
 class Snapshots(lightning.Callback):
@@ -208,12 +236,21 @@ class MetricsFile(Logger):
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns).writerow(row)
 
+    def flush(self) -> None:
+        """Bring the rows so far to the disk itself, so that a power cut leaves them too."""
+        if self.path.exists():
+            with self.path.open("rb") as written:
+                os.fsync(written.fileno())
+
     def read(self, before: int | None = None) -> list[dict[str, str]]:
-        """Rows so far; the header's columns are learned on the way."""
+        """Rows so far, without a last one that was not finished; the header's columns are learned on the way."""
         if not self.path.exists():
             return []
         with self.path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            self.columns = list(reader.fieldnames or [])
+            lines = file.readlines()
+        if lines and not lines[-1].endswith("\n"):
+            lines.pop()
+        reader = csv.DictReader(lines)
+        rows = list(reader)
+        self.columns = list(reader.fieldnames or [])
         return [row for row in rows if before is None or int(row["step"]) < before]

@@ -9,8 +9,9 @@ from torch.utils.data import DataLoader
 from glmasr.data.catalog import Catalog
 from glmasr.data.dataset import Augmentation, Mixing, SpeechDataset, collate
 from glmasr.data.sampler import RankBatches, in_order, order_of
-from glmasr.speech import Batch
+from glmasr.speech import Batch, InputError
 from glmasr.text.tokenizer import Tokenizer
+from glmasr.training.preemption import deaf
 
 
 class SpeechBatches(lightning.LightningDataModule):
@@ -70,7 +71,15 @@ class SpeechBatches(lightning.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         trainer = self.trainer
         assert trainer is not None
-        batches = in_order(self.dev.durations, self.batch_seconds)
+        if len(self.dev) < trainer.world_size:
+            raise InputError(
+                f"{trainer.world_size} devices share {len(self.dev)} dev utterance(s), and one would have none: choose "
+                "more with splits.dev=…, or fewer devices"
+            )
+        seconds, batches = self.batch_seconds, in_order(self.dev.durations, self.batch_seconds)
+        while len(batches) < trainer.world_size:  # every rank has at least one, or it would leave the others waiting
+            seconds /= 2
+            batches = in_order(self.dev.durations, seconds)
         dataset = SpeechDataset(self.dev, (), self.noise, self.tokenizer, self.seed)
         return self.loader(dataset, batches[trainer.global_rank :: trainer.world_size])
 
@@ -80,6 +89,7 @@ class SpeechBatches(lightning.LightningDataModule):
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=self.workers,
+            worker_init_fn=deaf,
             persistent_workers=self.workers > 0,
             pin_memory=False,
         )

@@ -1,6 +1,6 @@
 """Labelled batches in, a recognizer out: joint CTC/attention training, from a pretrained encoder or from scratch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from glmasr.augment.specaugment import SpecAugment
-from glmasr.decoding import ctc
-from glmasr.model.recognizer import Recognizer
+from glmasr.decoding.search import Search
+from glmasr.model.recognizer import Heard, Recognizer
 from glmasr.model.subsampling import STRIDE
 from glmasr.objective.masking import NO_CHUNKS, draw_chunk, draw_mask
 from glmasr.objective.recognition import Recognition
@@ -19,11 +19,17 @@ from glmasr.text.tokenizer import Tokenizer
 from glmasr.training.optimizer import Schedule, layer_groups, scheduled
 from glmasr.training.pretrain import step_rng
 
+METRICS = ("wer", "cer")
+NO_STREAMS = NO_CHUNKS | {"validate_frames": 1}
+STREAMED = "_streaming"
+"""Behind the name of an error: of what was heard in chunks."""
+
 
 class Finetuning(lightning.LightningModule):
-    """Every step: ear, SpecAugment, recognizer, joint loss. Every validation: greedy CTC, WER and CER on dev.
+    """Every step: ear, SpecAugment, recognizer, joint loss. Every validation: what `search` finds, WER and CER on dev.
 
-    A share of the batches, drawn by `chunks` as in pretraining, is heard in chunks as streams are. An utterance whose
+    A share of the batches, drawn by `chunks` as in pretraining, is heard in chunks as streams are; where there are any,
+    dev is heard once more in chunks of `validate_frames`: dev/wer_streaming, dev/cer_streaming. An utterance whose
     tokens name its language is scored by that language's rules, any other by those of `language`.
     """
 
@@ -32,6 +38,7 @@ class Finetuning(lightning.LightningModule):
         ear: nn.Module,
         recognizer: Recognizer,
         tokenizer: Tokenizer,
+        search: Search,
         loss: Recognition,
         specaugment: SpecAugment | None,
         optimizer: Callable[..., torch.optim.Optimizer],
@@ -46,15 +53,16 @@ class Finetuning(lightning.LightningModule):
         chunks: dict[str, Any] | None = None,
     ):
         super().__init__()
-        self.ear, self.recognizer, self.tokenizer = ear, recognizer, tokenizer
+        self.ear, self.recognizer, self.tokenizer, self.search = ear, recognizer, tokenizer, search
         self.joint, self.specaugment, self.seed, self.language = loss, specaugment, seed, language
         self.optimizer, self.schedule = optimizer, schedule
         self.encoder_rate, self.layer_decay, self.frozen_steps = encoder_rate, layer_decay, frozen_steps
         self.mask_share, self.mask_span_frames = mask_share, mask_span_frames
-        self.chunks = chunks or NO_CHUNKS
+        self.chunks = dict(chunks or NO_STREAMS)
+        self.validate_frames = self.chunks.pop("validate_frames")
         # Never used without masks; data-parallel training waits for the gradient of whatever may have one.
         recognizer.encoder.mask_embedding.requires_grad_(mask_share > 0)
-        self.errors = {"wer": [0, 0], "cer": [0, 0]}
+        self.errors: dict[str, list[int]] = {}
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         rng = step_rng(self.seed, batch.index)
@@ -68,28 +76,48 @@ class Finetuning(lightning.LightningModule):
         if self.mask_share:
             drawn = draw_mask(frame_lengths.tolist(), frames.shape[1], self.mask_share, self.mask_span_frames, rng)
             mask = drawn.to(frames.device)
-        context = encoder.contextualize(frames, frame_lengths, mask, chunk)
-        heard = self.recognizer.hear(context, frame_lengths)
-        loss = self.joint(self.recognizer, heard, batch.tokens, batch.token_lengths)
+        layers = encoder.layers(frames, frame_lengths, mask, chunk)
+        heard = self.recognizer.hear(layers[-1], frame_lengths)
+        middle = layers[max(0, len(layers) // 2 - 1)]
+        loss = self.joint(self.recognizer, heard, batch.tokens, batch.token_lengths, middle)
         for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
             self.log(f"train/{name}", value, prog_bar=True)
         return loss.total
 
     def on_validation_epoch_start(self) -> None:
-        self.errors = {"wer": [0, 0], "cer": [0, 0]}
+        self.errors = {metric + kind: [0, 0] for kind in self.kinds for metric in METRICS}
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Ways in which dev is heard, as what stands behind the name of an error."""
+        return ("", STREAMED) if self.chunks["probability"] else ("",)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What a validation logs, and snapshots can be chosen by."""
+        return tuple(f"dev/{name}{kind}" for kind in self.kinds for name in ("loss", *METRICS))
+
+    def hear(self, batch: Batch, kind: str) -> Heard:
+        """The whole batch at once, or as streams, in chunks of `validate_frames`."""
+        chunk = self.validate_frames if kind == STREAMED else None
+        features, lengths = self.ear(batch.waveform, batch.lengths, chunk and chunk * STRIDE)
+        return self.recognizer(features, lengths, chunk_frames=chunk)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        features, lengths = self.ear(batch.waveform, batch.lengths)
-        heard = self.recognizer(features, lengths)
-        loss = self.joint(self.recognizer, heard, batch.tokens, batch.token_lengths)
-        self.log("dev/loss", loss.total, batch_size=len(batch.ids), sync_dist=True)
+        for kind in self.kinds:
+            heard = self.hear(batch, kind)
+            loss = self.joint(self.recognizer, heard, batch.tokens, batch.token_lengths)
+            self.log(f"dev/loss{kind}", loss.total, batch_size=len(batch.ids), sync_dist=True)
+            self.count(batch, [self.tokenizer.decode(best.tokens) for best, *_ in self.search(heard)], kind)
+
+    def count(self, batch: Batch, heard_texts: Sequence[str], kind: str) -> None:
+        """Add up the errors in what was heard of each utterance."""
         assert batch.tokens is not None
-        scores, ends = heard.ctc_log_probs.cpu(), heard.lengths.tolist()
-        for row, end, text, labels in zip(scores, ends, batch.texts, batch.tokens.tolist(), strict=True):
-            heard_text = self.tokenizer.decode(ctc.greedy(row[:end]).tokens)
+        for heard_text, text, labels in zip(heard_texts, batch.texts, batch.tokens.tolist(), strict=True):
             language = self.tokenizer.language_of(labels) or self.language
-            for metric, sums in self.errors.items():
+            for metric in METRICS:
                 counts = count_errors(self.tokenizer.reference(text or ""), heard_text, language, metric)
+                sums = self.errors[metric + kind]
                 sums[0] += counts.errors
                 sums[1] += counts.words
 

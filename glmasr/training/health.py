@@ -14,6 +14,7 @@ from torch import Tensor
 
 from glmasr.speech import InputError
 from glmasr.training.callbacks import replace_file
+from glmasr.training.guards import gathered, local, rank, whole
 from glmasr.training.health_report import write_health_report
 from glmasr.training.pretrain import Pretraining, Seen
 
@@ -266,7 +267,8 @@ SAMPLED_WEIGHTS = 4096
 
 def sampled(module: lightning.LightningModule) -> Tensor:
     """Some weights of each trained matrix in one vector, a copy."""
-    matrices = [p.detach().flatten()[:SAMPLED_WEIGHTS] for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    trained = [local(p.detach()) for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    matrices = [weights.flatten()[:SAMPLED_WEIGHTS] for weights in trained]
     return torch.cat(matrices).float()
 
 
@@ -291,7 +293,8 @@ class Health(lightning.Callback):
     def state_dict(self) -> dict:
         """For the checkpoint, so that a resumed run is judged like a whole one."""
         before = {name: dict(figures) for name, figures in self.judge.before.items()}
-        window = {"sums": {name: total.cpu() for name, total in self.sums.items()}, "count": self.count}
+        sums = gathered({name: total.cpu() for name, total in self.sums.items()})
+        window = {"sums_by_rank": sums, "count": self.count}
         return window | {
             "strikes": self.judge.strikes,
             "before": before,
@@ -304,16 +307,24 @@ class Health(lightning.Callback):
         self.judge.strikes, self.judged = state_dict["strikes"], state_dict["judged"]
         self.judge.before = {name: Figures(figures) for name, figures in state_dict["before"].items()}
         self.verdict, self.last = state_dict["verdict"], state_dict["last"]
-        self.sums, self.count = state_dict["sums"], state_dict["count"]
+        sums, self.count = state_dict["sums_by_rank"], state_dict["count"]
+        own, ranks = rank()
+        if ranks == len(sums):
+            self.sums = sums[own]
+        else:  # of another number of ranks the mean is what is judged
+            self.sums = {name: torch.stack([one[name] for one in sums]).mean(0) for name in sums[0]}
 
     def on_before_optimizer_step(self, trainer, module: Pretraining, optimizer) -> None:
         """Add up what is judged later: on the device, before the gradient is clipped."""
         seen: Seen | None = module.seen
         assert seen is not None
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        for name, value in {"loss": seen.loss, "size": seen.size, "gradient_norm": norm, **seen.parts}.items():
-            self.sums[name] = self.sums[name].to(value.device) + value if name in self.sums else value.clone()
+        norm = whole(torch.nn.utils.get_total_norm(gradients))
+        skipped = getattr(optimizer, "found_inf", norm.new_zeros(())).bool()  # by the guards: not judged
+        figures = {"loss": seen.loss, "size": seen.size, "gradient_norm": norm, "counted": norm.new_ones(())}
+        for name, value in {**figures, **seen.parts}.items():
+            value = torch.where(skipped, torch.zeros_like(value), value)
+            self.sums[name] = self.sums[name].to(value.device) + value if name in self.sums else value
         self.count += 1
         if (trainer.global_step + 1) % self.every_steps == 0:
             self.weights = sampled(module)
@@ -332,7 +343,8 @@ class Health(lightning.Callback):
         assert module.seen is not None
         after = sampled(module)
         own = {"rank": effective_rank(module.seen.context), "update": (after - before).norm() / after.norm()}
-        measured = {name: total / self.count for name, total in self.sums.items()} | own
+        counted = self.sums.pop("counted")
+        measured = {name: total / counted for name, total in self.sums.items()} | own
         # One figure for all ranks, or one would stop and the others wait for it.
         values = trainer.strategy.reduce(torch.stack([v.to(module.device).float() for v in measured.values()]))
         self.last = dict(zip(measured, values.tolist(), strict=True))  # type: ignore[union-attr]

@@ -16,6 +16,7 @@ from glmasr.objective.contract import Loss, Objective, View
 from glmasr.objective.masking import NO_CHUNKS, draw_chunk, draw_mask
 from glmasr.speech import Batch
 from glmasr.training.optimizer import Schedule, scheduled
+from glmasr.training.sharding import shard
 
 ON_THE_BAR = ("loss", "accuracy", "code_perplexity", "probability_perplexity", "masked")
 
@@ -106,6 +107,11 @@ class Pretraining(lightning.LightningModule):
         loss = self.loss(batch)
         values = {f"dev/{k}": v for k, v in {"loss": loss.total, **loss.parts}.items()}
         self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
+
+    def configure_model(self) -> None:
+        """Cut what is trained into shards, where the strategy wants them."""
+        if self.device_mesh is not None:
+            shard(self.encoder, self.objective, mesh=self.device_mesh["data_parallel"])
 
     def configure_optimizers(self):
         parameters = [*self.encoder.parameters(), *self.objective.parameters()]

@@ -4,14 +4,12 @@ import fcntl
 import json
 import logging
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Mapping
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,27 +19,43 @@ import pytorch_lightning as lightning
 import torch
 import yaml
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 
 from glmasr.build import build, check_names
-from glmasr.bundle import build_recognizer, encoder_weights, open_bundle, read_config, save_bundle
+from glmasr.bundle import Bundle, build_recognizer, encoder_weights, load_weights, open_bundle, save_bundle
 from glmasr.data.catalog import Catalog, prepare_catalog
+from glmasr.decoding.search import open_search
 from glmasr.frontend.logmel import HOP_SAMPLES
-from glmasr.model.recognizer import Recognizer, parameter_count
+from glmasr.model.adapters import adapt, merged
+from glmasr.model.recognizer import Recognizer, parameter_count, with_vocabulary
 from glmasr.model.subsampling import STRIDE
 from glmasr.speech import RATE_HZ, InputError
 from glmasr.text.tokenizer import Tokenizer, learn_characters
-from glmasr.training.callbacks import Checkpoints, Lines, MetricsFile, Snapshots, Throughput
+from glmasr.training.callbacks import Checkpoints, Interrupted, Lines, MetricsFile, Snapshots, Throughput
+from glmasr.training.checkpoints import Written, origin_of
 from glmasr.training.clusters import fit_codebooks
 from glmasr.training.datamodule import SpeechBatches
+from glmasr.training.faults import explained
 from glmasr.training.finetune import Finetuning
-from glmasr.training.health import Health
+from glmasr.training.guards import Diverged, Guards, whole
+from glmasr.training.health import Collapsed, Health
+from glmasr.training.loggers import Forgiving
+from glmasr.training.preemption import Preemption, attentive, cluster
 from glmasr.training.pretrain import Pretraining
 from glmasr.training.probing import Probing, loaded
+from glmasr.training.record import provenance, record, record_data
+from glmasr.training.watchdog import Watchdog
 
 Config = dict[str, Any]
-FREE_TO_CHANGE = ("trainer", "logger", "overwrite", "checkpoints", "batches.workers", "health")
+FREE_TO_CHANGE = (
+    *("trainer", "logger", "overwrite", "checkpoints", "batches.workers", "health", "guards", "watchdog", "resume"),
+)
 """Settings an interrupted run may be resumed with a new value of; the rest decides what the numbers mean."""
+
+NAMED = 5
+"""Utterances that a line names one by one."""
 
 
 def say(message: str) -> None:
@@ -77,6 +91,7 @@ class Run:
             staged = self.kept.with_suffix(".tmp")
             staged.write_text(yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True), encoding="utf-8")
             staged.replace(self.kept)
+            record(self.folder)
         except OSError as error:
             raise InputError(
                 f"cannot write to {self.folder} ({error.strerror}): choose a folder with run_dir=…"
@@ -112,6 +127,11 @@ class Run:
                 f"another process is training in {self.folder}: wait for it, or choose another name=…"
             ) from error
 
+    @cached_property
+    def origin(self) -> Path | None:
+        """The checkpoint it goes on from, None where it begins."""
+        return origin_of(self.config["resume"], self.folder / "checkpoints", say)
+
     def unlock(self) -> None:
         """Leave the folder to others."""
         if self.lock_file is not None:
@@ -142,40 +162,26 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: {old} → {new}"]
 
 
-def provenance() -> Config:
-    """What a figure must name: commit, machine, versions."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=False
-    )
-    packages = ("torch", "pytorch-lightning", "datasets")
-    return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "commit": git.stdout.strip() or "unknown",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in packages},
-    }
-
-
 def open_catalog(config: Config) -> Catalog:
     """The corpus a run trains on, prepared on first use."""
     return prepare_catalog(build(config["data"]), config["catalogs"])
 
 
-def build_logger(config: Config, folder: Path) -> list:
-    """metrics.csv and TensorBoard always; Weights & Biases by choice, offline where no account is set up."""
+def build_logger(config: Config, folder: Path) -> list[Logger]:
+    """metrics.csv and TensorBoard always; Weights & Biases by choice, offline where no account is set up.
+
+    Only metrics.csv is needed: whichever other fails is let go with a warning.
+    """
     from pytorch_lightning.loggers import TensorBoardLogger
 
-    loggers: list = [
-        MetricsFile(folder / "metrics.csv"),
-        TensorBoardLogger(str(folder), name="", version="tensorboard"),
-    ]
+    loggers: list[Logger] = [TensorBoardLogger(str(folder), name="", version="tensorboard")]
     if config["logger"]["wandb"]:
         from pytorch_lightning.loggers import WandbLogger
 
         offline = not os.environ.get("WANDB_API_KEY")
         name = config["name"]
         loggers.append(WandbLogger(name=name, project="glmasr", save_dir=str(folder), offline=offline, config=config))
-    return loggers
+    return [MetricsFile(folder / "metrics.csv"), *(Forgiving(logger) for logger in loggers)]
 
 
 def build_trainer(config: Config, folder: Path, callbacks: list[Callback]) -> lightning.Trainer:
@@ -193,9 +199,10 @@ def build_trainer(config: Config, folder: Path, callbacks: list[Callback]) -> li
         num_sanity_val_steps=0,
         enable_checkpointing=False,
         enable_progress_bar=terminal,
+        plugins=[Written(), *cluster()],
         enable_model_summary=False,
         use_distributed_sampler=False,
-        **config["trainer"],
+        **config["trainer"] | {"strategy": build(config["trainer"]["strategy"])},
     )
 
 
@@ -205,22 +212,50 @@ def quiet_lightning() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*The `srun` command is available.*")
+
+
+def watchers(run: Run) -> list[Callback]:
+    """What stands guard over the steps of every training, asked before all others."""
+    config = run.config
+    return [
+        Guards(run.folder, **config["guards"], say=say),
+        Watchdog(run.folder, **config["watchdog"]),
+    ]
 
 
 def fit(run: Run, module: lightning.LightningModule, batches: SpeechBatches, callbacks: list[Callback]) -> Config:
-    """Train to max_steps from the newest checkpoint that can be read; facts for finished.json."""
+    """Train to max_steps from where the run is; facts for finished.json.
+
+    InputError where something outside ends it. Where all ranks end for the same reason, the first one says so.
+    """
+    if is_sharded(run.config) and not isinstance(module, Pretraining):
+        raise InputError("trainer=fsdp shards pretraining only: choose another trainer=…")
     checkpoints = Checkpoints(run.folder / "checkpoints", **run.config["checkpoints"])
-    trainer = build_trainer(run.config, run.folder, [*callbacks, checkpoints])
+    trainer = build_trainer(run.config, run.folder, [*watchers(run), *callbacks, Preemption(checkpoints), checkpoints])
     accumulate(trainer, run.config["batches"]["batch_seconds"], run.config["update_seconds"])
-    resume = readable(checkpoints.found())
-    if resume:
-        say(f"resuming {run.folder} from {resume.name}")
-    started = time.time()
-    trainer.fit(module, batches, ckpt_path=str(resume) if resume else None, weights_only=True)
     if trainer.is_global_zero:
-        for old in checkpoints.found()[1:]:
-            old.unlink()
+        record_data(run.folder, train=batches.train, dev=batches.dev)
+    if run.origin:
+        say(f"resuming {run.folder} from {run.origin.name}")
+    started = time.time()
+    try:
+        trainer.fit(module, batches, ckpt_path=str(run.origin) if run.origin else None, weights_only=True)
+    except (Interrupted, Collapsed, Diverged):
+        if trainer.global_rank:
+            sys.exit(0)  # a failure would have the launcher kill the first rank before it has spoken
+        raise
+    except Exception as error:
+        sentence = explained(error, run.folder, trainer.global_rank, trainer.world_size)
+        if sentence is None:
+            raise
+        raise InputError(sentence) from error
     return {"step": trainer.global_step, "seconds": round(time.time() - started, 1)}
+
+
+def is_sharded(config: Config) -> bool:
+    """Whether the trainer spreads the model over its ranks."""
+    return isinstance(config["trainer"]["strategy"], Mapping)
 
 
 def accumulate(trainer: lightning.Trainer, batch_seconds: float, update_seconds: float | None) -> None:
@@ -241,23 +276,13 @@ def accumulate(trainer: lightning.Trainer, batch_seconds: float, update_seconds:
         trainer.val_check_interval *= round(batches)
 
 
-def readable(checkpoints: list[Path]) -> Path | None:
-    """The newest checkpoint that torch can open; damaged ones are named and passed over."""
-    for path in checkpoints:
-        try:
-            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            return path
-        except Exception as error:  # whatever a damaged file makes the unpickler raise
-            say(f"checkpoint {path} cannot be read ({type(error).__name__}); trying the one before it")
-    return None
-
-
 def seed_everything(seed: int) -> None:
     """Seed what initializes weights; every step seeds itself."""
     torch.manual_seed(seed)
     np.random.seed(seed)
 
 
+@attentive()
 def pretrain(config: Config) -> None:
     """`make pretrain`: an encoder from unlabelled audio."""
     run = Run(config)
@@ -279,7 +304,7 @@ def pretrain(config: Config) -> None:
         chunks=config["chunks"],
         **config["masking"],
     )
-    if not readable(sorted((run.folder / "checkpoints").glob("step_*.ckpt"), reverse=True)):
+    if not run.origin:
         for facts in fit_codebooks(module.objective, module.ear, train, **config["clusters"]):
             say("codebook: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()))
     batches = SpeechBatches(train, dev, seed=config["seed"], **config["batches"], **build(config["augment"]))
@@ -287,13 +312,14 @@ def pretrain(config: Config) -> None:
     probing = begin_probing(run, catalog)
     watching = [Health(run.folder, **config["health"]), *([probing] if probing else [])]
     facts = fit(run, module, batches, watching)
+    weights = {name: whole(value) for name, value in encoder.state_dict().items()}  # shards need every rank
     if module.global_rank:
         return
     facts["probe"] = probing.conclude(module, facts["step"]) if probing else None
-    written = {"bundle": (encoder.state_dict(), facts)}
+    written = {"bundle": (weights, facts)}
     if probing:
         best = facts | {"step": probing.best_step}
-        written = {"bundle": (probing.weights(), best), "bundle_last": (encoder.state_dict(), facts | {"probe": None})}
+        written = {"bundle": (probing.weights(), best), "bundle_last": (weights, facts | {"probe": None})}
     for name, (weights, origin) in written.items():
         save_bundle(
             run.folder / name,
@@ -313,6 +339,9 @@ def begin_probing(run: Run, catalog: Catalog) -> Probing | None:
     source, drawn = settings.pop("data"), {part: settings.pop(part) for part in ("learn", "judge")}
     if settings["every_steps"] is None:
         return None
+    if is_sharded(run.config):
+        say("pretraining goes on without a probe: the first rank holds a part of the encoder only (trainer=fsdp)")
+        return None
     labelled = prepare_catalog(build(source), run.config["catalogs"]) if source else catalog
     limits = run.config["utterances"]
     try:
@@ -329,6 +358,7 @@ def begin_probing(run: Run, catalog: Catalog) -> Probing | None:
     return Probing(run.folder, *batches, tokenizer, say, **settings)
 
 
+@attentive()
 def finetune(config: Config) -> None:
     """`make finetune`: a recognizer from labelled audio, on a pretrained bundle or from scratch (`bundle=null`)."""
     run = Run(config)
@@ -337,11 +367,15 @@ def finetune(config: Config) -> None:
         raise InputError(
             f"there is no bundle at {source}: run `make pretrain` first, pass bundle=DIR, or bundle=null for scratch"
         )
-    # A pretrained bundle brings the shape it was trained with; the decoder's is in it too.
-    kept = read_config(source) if source else {"model": config["model"], "ear": config["frontend"]}
+    origin = open_bundle(source) if source else None
+    # A bundle brings the shape it was trained with; the decoder's is in it too.
+    kept = origin.config if origin else {"model": config["model"], "ear": config["frontend"]}
     reinitialized = fresh_blocks(config["reinitialized_blocks"], kept)
+    known = kept_tokenizer(config["heads"], origin)
+    if config["adapters"]["rank"] and not origin:
+        raise InputError("adapters.rank is for a bundle: without one (bundle=null) there is nothing to adapt")
     # So that a run is not taken for finished when what it starts from has been trained again.
-    run.config["bundle_digest"] = open_bundle(source).digest() if source else None
+    run.config["bundle_digest"] = origin.digest() if origin else None
     if not run.begin():
         return
     catalog = open_catalog(config)
@@ -349,17 +383,24 @@ def finetune(config: Config) -> None:
     train = catalog.subset(split=config["splits"]["train"], labelled=True, **limits, **config["labels"])
     halves = config["splits"]["dev_positions"]
     dev = catalog.subset(split=config["splits"]["dev"], positions=halves, labelled=True, **limits)
-    tokenizer: Tokenizer = build(config["tokenizer"], texts=train.texts(), languages=train.languages)
-    train = feasible(train, tokenizer)
+    texts = {"texts": train.texts(), "languages": train.languages}
+    grown = known.extended(**texts) if known else None
+    tokenizer: Tokenizer = grown.tokenizer if grown else build(config["tokenizer"], **texts)
+    labelled = len(train)
+    train = feasible(train, tokenizer, run.folder / "left_out.jsonl")
     seed_everything(config["seed"])
     recognizer = build_recognizer(kept["model"], tokenizer.size)
-    if source:
-        start_from(recognizer, source, reinitialized)
+    size = describe(recognizer)
+    if origin:
+        start_from(recognizer, origin, reinitialized, grown.origins if grown else None)
+    if config["adapters"]["rank"]:
+        size += f", {adapted(recognizer, reinitialized, grown is not None, **config['adapters'])} of them trained,"
     language = config["language"] or next(iter(train.languages), "")
     module = Finetuning(
         ear=build(kept["ear"]),
         recognizer=recognizer,
         tokenizer=tokenizer,
+        search=open_search(config["decoding"], recognizer, tokenizer),
         loss=build(config["recognition"]),
         optimizer=build(config["optimizer"]),
         schedule=build(config["schedule"]),
@@ -370,11 +411,18 @@ def finetune(config: Config) -> None:
         **config["rates"],
         **config["masking"],
     )
+    metric = config["snapshots"]["metric"]
+    if metric not in module.metrics:
+        raise InputError(
+            f"snapshots.metric={metric} is none of {', '.join(module.metrics)} (of streams: with chunks.probability)"
+        )
     batches = SpeechBatches(
         train, dev, tokenizer=tokenizer, seed=config["seed"], **config["batches"], **build(config["augment"])
     )
-    origin = f"from {source}" if source else "from scratch"
-    say(f"fine-tuning {describe(recognizer)} {origin} on {hours(train)} of labelled audio; {run.folder}")
+    if grown:
+        say(f"keeps heads and vocabulary of {source}, with {grown.added} tokens added (heads=fresh learns others)")
+    begin = f"from {source}" if source else "from scratch"
+    say(f"fine-tuning {size} {begin} on {hours(train)} of labelled audio; {run.folder}")
     snapshots = Snapshots(run.folder / "checkpoints", **config["snapshots"])
     facts = fit(run, module, batches, [snapshots])
     if module.global_rank:
@@ -385,13 +433,17 @@ def finetune(config: Config) -> None:
         "seed": config["seed"],
         "from": str(source) if source else None,
         "reinitialized_blocks": reinitialized if source else None,
+        "tokens_added": grown.added if grown else None,  # None: heads and vocabulary are its own
+        "adapters": config["adapters"] if config["adapters"]["rank"] else None,
         "language": language,
         "labelled_minutes": round(float(train.durations.sum()) / 60, 2),
         "utterances": len(train),
+        "left_out": labelled - len(train),
         **facts,
-        "dev": {"metric": config["snapshots"]["metric"], "value": ranking[0][0], "step": ranking[0][1]},
+        "dev": {"metric": metric, "value": ranking[0][0], "step": ranking[0][1]},
     }
-    for name, weights in (("bundle", snapshots.best()), ("bundle_averaged", snapshots.averaged())):
+    chosen = [merged(load_weights(snapshots.path(step))) for _, step in ranking]
+    for name, weights in (("bundle", chosen[0]), ("bundle_averaged", mean_weights(chosen))):
         save_bundle(
             run.folder / name,
             ear=kept["ear"],
@@ -401,7 +453,7 @@ def finetune(config: Config) -> None:
             training=training | {"weights": name},
         )
     run.finish(**training)
-    say(f"wrote {run.folder / 'bundle'} ({config['snapshots']['metric']} {ranking[0][0]:.4f} at step {ranking[0][1]})")
+    say(f"wrote {run.folder / 'bundle'} ({metric} {ranking[0][0]:.4f} at step {ranking[0][1]})")
 
 
 def fresh_blocks(asked: int | str, kept: Config) -> int:
@@ -414,17 +466,58 @@ def fresh_blocks(asked: int | str, kept: Config) -> int:
     return judged["reinitialized_blocks"] if judged else 0
 
 
-def start_from(recognizer: Recognizer, source: Path, reinitialized_blocks: int) -> None:
-    """Copy a bundle's encoder, except for its top `reinitialized_blocks`, which keep their fresh weights."""
-    weights = encoder_weights(open_bundle(source))
+def kept_tokenizer(heads: str, origin: Bundle | None) -> Tokenizer | None:
+    """The tokenizer of a bundle whose heads and decoder are kept; None where they begin afresh."""
+    if heads not in ("auto", "keep", "fresh"):
+        raise InputError(f"heads={heads} is not one of auto, keep, fresh")
+    tokenizer = origin.tokenizer if origin else None
+    if heads == "keep" and tokenizer is None:
+        raise InputError("heads=keep needs the bundle of a recognizer: a pretrained encoder has no heads (heads=auto)")
+    return None if heads == "fresh" else tokenizer
+
+
+def start_from(
+    recognizer: Recognizer, origin: Bundle, reinitialized_blocks: int, origins: Sequence[int] | None = None
+) -> None:
+    """Copy a bundle's encoder, except for its top `reinitialized_blocks`, which keep their fresh weights.
+
+    With `origins`, which say where each token comes from, its heads and decoder too.
+    """
+    if origins is None:
+        weights = {f"encoder.{name}": value for name, value in encoder_weights(origin).items()}
+    else:
+        weights = with_vocabulary(origin.recognizer().state_dict(), origins)
     blocks = len(recognizer.encoder.blocks)
-    fresh = tuple(f"blocks.{i}." for i in range(blocks - reinitialized_blocks, blocks))
+    fresh = tuple(f"encoder.blocks.{i}." for i in range(blocks - reinitialized_blocks, blocks))
     kept = {name: value for name, value in weights.items() if not name.startswith(fresh)}
-    recognizer.encoder.load_state_dict(kept, strict=False)
+    recognizer.load_state_dict(kept, strict=False)
 
 
-def feasible(train: Catalog, tokenizer: Tokenizer) -> Catalog:
-    """Leave out, and count, utterances with more tokens than CTC can place in their frames."""
+def adapted(recognizer: Recognizer, reinitialized_blocks: int, has_decoder: bool, rank: int, alpha: float) -> str:
+    """Give what comes from a bundle adapters and freeze it; the size of what is left to train, for people.
+
+    What has a row for every token is trained whole, as is what begins afresh.
+    """
+    encoder, decoder = recognizer.encoder, recognizer.decoder
+    kept = encoder.blocks[: len(encoder.blocks) - reinitialized_blocks]
+    parts = [encoder.subsampling, encoder.project, *kept]
+    if has_decoder and decoder is not None:
+        parts += [decoder.blocks, decoder.norm]
+    for part in parts:
+        adapt(part, rank, alpha)
+    return f"{sum(p.numel() for p in recognizer.parameters() if p.requires_grad) / 1e6:.2f} M"
+
+
+def mean_weights(snapshots: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each weight."""
+    return {name: torch.stack([weights[name] for weights in snapshots]).mean(0) for name in snapshots[0]}
+
+
+def feasible(train: Catalog, tokenizer: Tokenizer, listed: Path | None = None) -> Catalog:
+    """Leave out, count and name utterances with more tokens than CTC can place in their frames.
+
+    Equal neighbors need a blank between them. All are written to `listed`, a line of JSON each.
+    """
     frames = train.durations * RATE_HZ / HOP_SAMPLES / STRIDE
     needed = []
     language = next(iter(train.languages), "")  # one tag is as long as another
@@ -436,10 +529,21 @@ def feasible(train: Catalog, tokenizer: Tokenizer) -> Catalog:
         raise InputError(
             "every transcript is longer than its audio can hold: check that texts and audio belong together"
         )
-    if not fits.all():
-        say(f"left out {int((~fits).sum())} of {len(train)} utterances whose transcripts do not fit their audio")
-        train = train.rows(np.flatnonzero(fits))
-    return train
+    if fits.all():
+        return train
+    lines = []
+    for row in np.flatnonzero(~fits):
+        found = train[int(row)]
+        lines.append({"id": found.id, "text": found.text, "frames": int(frames[row]), "frames_needed": needed[row]})
+    say(
+        f"left out {len(lines)} of {len(train)} utterances whose transcripts do not fit their audio: "
+        + ", ".join(line["id"] for line in lines[:NAMED])
+        + (f" and {len(lines) - NAMED} more" if len(lines) > NAMED else "")
+        + (f"; {listed} names them all" if listed else "")
+    )
+    if listed:
+        listed.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    return train.rows(np.flatnonzero(fits))
 
 
 def describe(model: torch.nn.Module) -> str:

@@ -200,6 +200,8 @@ def test_a_system_of_one_language_hears_no_other(tmp_path):
     only.languages = ("en",)
     outcome = bench.benchmark([Fake(), only], [english, chinese], tmp_path)
     assert {(r.system, r.test_set) for r in outcome.runs} == {("fake", "set"), ("fake", "chinese"), ("only", "set")}
+    named = bench.benchmark([Fake()], [english, chinese], tmp_path, hears={"fake": ["chinese"], "other": []})
+    assert [run.test_set for run in named.runs] == ["chinese"]
     outcome = bench.benchmark([Fake(), only], [chinese], tmp_path)
     assert [card.name for card in outcome.systems] == ["fake"]
 

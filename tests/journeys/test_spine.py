@@ -77,6 +77,7 @@ def test_a_run_killed_and_stopped_ends_bit_for_bit_like_one_that_was_not(struck,
     left = {path.name for path in struck.iterdir()}
     written = {"bundle", "bundle_last", "config.yaml", "finished.json", "metrics.csv", "probe.json"}
     written |= {"health.json", "report.html"}
+    written |= {"environment.json", "changes.diff", "data.json"}
     assert left == written | {"checkpoints", "tensorboard"}
 
 

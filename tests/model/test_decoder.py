@@ -81,3 +81,28 @@ def test_cross_attention_is_the_explicit_computation(context):
         heads.append(softmax(scores.masked_fill(padding[:, None], float("-inf")), -1) @ value[..., part])
     expected = cross.project_out(torch.cat(heads, -1))
     torch.testing.assert_close(cross(x, context, ~padding[:, None, None]), expected, rtol=0, atol=1e-5)
+
+
+def test_step_by_step_is_all_at_once(decoder, context):
+    decoder.eval()
+    padding = padding_mask(LENGTHS, T)
+    whole = decoder(TOKENS, context, padding)
+    for cuts in ([1] * U, [3, 1, 3], [U]):
+        memory, start, found = decoder.remember(context, padding), 0, []
+        for cut in cuts:
+            logits, memory = decoder.step(TOKENS[:, start : start + cut], memory)
+            found.append(logits)
+            start += cut
+        torch.testing.assert_close(torch.cat(found, 1), whole, rtol=0, atol=1e-5)
+
+
+def test_hypotheses_of_an_utterance_share_what_was_heard_and_may_change_places(decoder, context):
+    decoder.eval()
+    padding, each = padding_mask(LENGTHS, T), 4
+    tokens = torch.randint(3, V, (3 * each, U), generator=torch.Generator().manual_seed(3))
+    rows = torch.tensor([1, 1, 0, 3, 7, 4, 4, 6, 8, 11, 9, 8])
+    _, memory = decoder.step(tokens[:, : U - 1], decoder.remember(context, padding))
+    logits, _ = decoder.step(tokens[:, U - 1 :], memory.select(rows))
+    moved = torch.cat((tokens[rows, : U - 1], tokens[:, U - 1 :]), 1)
+    expected = decoder(moved, context.repeat_interleave(each, 0), padding.repeat_interleave(each, 0))
+    torch.testing.assert_close(logits[:, 0], expected[:, -1], rtol=0, atol=1e-5)

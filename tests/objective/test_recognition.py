@@ -43,7 +43,7 @@ def test_the_ctc_part_sums_over_every_alignment(recognizer, heard):
             if [token for token, _ in groupby(path) if token != BLANK] == wanted:
                 likelihood += torch.tensor([probabilities[t][token] for t, token in enumerate(path)]).prod().item()
         expected.append(-torch.tensor(likelihood).log().item() / count)
-    loss = Recognition(0.3)(recognizer, heard, TOKENS, TOKEN_LENGTHS)
+    loss = Recognition(0.3, 0.0)(recognizer, heard, TOKENS, TOKEN_LENGTHS)
     assert loss.total.item() == pytest.approx(sum(expected) / 3, abs=1e-5)
     assert loss.parts == {"ctc": loss.total}
 
@@ -54,7 +54,7 @@ def test_the_ctc_part_is_torchs_utterance_by_utterance(recognizer, heard):
         / count
         for row, (length, count) in enumerate(zip(LENGTHS, TOKEN_LENGTHS, strict=True))
     ]
-    part = Recognition(0.3)(recognizer, heard, TOKENS, TOKEN_LENGTHS).parts["ctc"]
+    part = Recognition(0.3, 0.0)(recognizer, heard, TOKENS, TOKEN_LENGTHS).parts["ctc"]
     torch.testing.assert_close(part, torch.stack(expected).mean().detach(), rtol=0, atol=1e-5)
 
 
@@ -71,9 +71,32 @@ def test_the_attention_part_is_the_explicit_loop(recognizer, heard, smoothing):
             )
             costs.append(-(1 - smoothing) * log_probs[sentence[position]] - smoothing * log_probs.mean())
     expected = torch.stack(costs).mean()
-    loss = Recognition(0.25, smoothing)(recognizer, heard, TOKENS, TOKEN_LENGTHS)
+    loss = Recognition(0.25, 0.0, smoothing)(recognizer, heard, TOKENS, TOKEN_LENGTHS)
     torch.testing.assert_close(loss.parts["attention"], expected.detach(), rtol=0, atol=1e-5)
     torch.testing.assert_close(loss.total, 0.25 * loss.parts["ctc"] + 0.75 * expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("decoder", [True, False])
+def test_the_middle_block_shares_the_ctc_part(recognizer, heard, decoder):
+    """(1 - w) × CTC + w × CTC of the middle block under the same head, Lee and Watanabe 2021, section 2."""
+    if not decoder:
+        recognizer.decoder = None
+    middle = torch.randn(3, 6, D, requires_grad=True)
+    plain = Recognition(0.4, 0.0)(recognizer, heard, TOKENS, TOKEN_LENGTHS)
+    below = Recognition(0.4, 0.0)(recognizer, recognizer.hear(middle, LENGTHS), TOKENS, TOKEN_LENGTHS).parts["ctc"]
+    loss = Recognition(0.4, 0.3)(recognizer, heard, TOKENS, TOKEN_LENGTHS, middle)
+    assert loss.parts == plain.parts | {"ctc_middle": below}
+    change = 0.3 * (below - plain.parts["ctc"]) * (0.4 if decoder else 1.0)
+    torch.testing.assert_close(loss.total, plain.total + change, rtol=0, atol=1e-5)
+    loss.total.backward()
+    assert middle.grad is not None and middle.grad.any()
+
+
+def test_without_a_weight_or_a_middle_block_nothing_changes(recognizer, heard):
+    plain = Recognition(0.4, 0.0)(recognizer, heard, TOKENS, TOKEN_LENGTHS)
+    for weight, middle in ((0.0, heard.context.flip(0)), (0.3, None)):
+        loss = Recognition(0.4, weight)(recognizer, heard, TOKENS, TOKEN_LENGTHS, middle)
+        assert loss.total == plain.total and loss.parts == plain.parts
 
 
 def test_shifted_gives_what_was_said_and_what_comes_next():
@@ -89,7 +112,7 @@ def test_an_empty_transcript_asks_for_the_boundary_only():
 
 
 def test_padding_never_leaks(recognizer, heard):
-    loss = Recognition(0.5)
+    loss = Recognition(0.5, 0.0)
     alone = []
     for row, (length, count) in enumerate(zip(LENGTHS.tolist(), TOKEN_LENGTHS.tolist(), strict=True)):
         one = recognizer.hear(heard.context[row : row + 1, :length], LENGTHS[row : row + 1])
@@ -105,7 +128,7 @@ def test_padding_never_leaks(recognizer, heard):
 def test_more_tokens_than_frames_costs_nothing_instead_of_everything(recognizer):
     context = torch.randn(1, 2, D, requires_grad=True)
     heard = recognizer.hear(context, torch.tensor([2]))
-    loss = Recognition(0.5)(recognizer, heard, torch.tensor([[3, 4, 3, 4]]), torch.tensor([4]))
+    loss = Recognition(0.5, 0.0)(recognizer, heard, torch.tensor([[3, 4, 3, 4]]), torch.tensor([4]))
     loss.total.backward()
     assert loss.parts["ctc"] == 0 and loss.total.isfinite() and context.grad.isfinite().all()
 
@@ -116,7 +139,7 @@ def test_it_falls_and_reaches_every_parameter(recognizer):
     optimizer, losses = torch.optim.Adam(recognizer.parameters(), lr=3e-3), []
     for step in range(60):
         optimizer.zero_grad()
-        loss = Recognition(0.5)(recognizer, recognizer(features, lengths), TOKENS, TOKEN_LENGTHS)
+        loss = Recognition(0.5, 0.0)(recognizer, recognizer(features, lengths), TOKENS, TOKEN_LENGTHS)
         loss.total.backward()
         if not step:
             missed = {name for name, p in recognizer.named_parameters() if p.grad is None or not p.grad.any()}

@@ -11,7 +11,10 @@ import pytorch_lightning as lightning
 import torch
 from torch.utils.data import DataLoader
 
-from glmasr.training.callbacks import Checkpoints, Interrupted, Lines, MetricsFile, Snapshots, Throughput, replace_file
+from glmasr.speech import InputError
+from glmasr.training.callbacks import Checkpoints, Interrupted, Lines, MetricsFile, Snapshots, Throughput
+from glmasr.training.checkpoints import step_of
+from glmasr.training.preemption import Preemption
 
 
 def rows(path) -> list[dict]:
@@ -60,7 +63,10 @@ class Line(lightning.LightningModule):
 
 def train(folder, accumulate=1, at=lambda stage, step: None) -> dict:
     """12 optimizer steps from the newest checkpoint; everything a resumed run must have in common with a whole one."""
-    checkpoints, snapshots = Checkpoints(folder / "checkpoints", 3, 2), Snapshots(folder / "checkpoints", "dev/loss", 2)
+    checkpoints, snapshots = (
+        Checkpoints(folder / "checkpoints", 3, 2, None),
+        Snapshots(folder / "checkpoints", "dev/loss", 2),
+    )
     trainer = lightning.Trainer(
         max_steps=12,
         max_epochs=-1,
@@ -71,7 +77,7 @@ def train(folder, accumulate=1, at=lambda stage, step: None) -> dict:
         accelerator="cpu",
         logger=MetricsFile(folder / "metrics.csv"),
         log_every_n_steps=1,
-        callbacks=[snapshots, checkpoints],
+        callbacks=[snapshots, Preemption(checkpoints), checkpoints],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -123,15 +129,42 @@ def trainer():
         sanity_checking=False,
         callback_metrics={},
         world_size=1,
+        loggers=[],
+        strategy=SimpleNamespace(broadcast=lambda step: step),
         save_checkpoint=lambda path: path.write_text("whole"),
     )
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("step", [5, 6, 11])
+def test_a_kill_between_a_checkpoint_and_its_row_loses_no_row(tmp_path, monkeypatch, step):
+    """Rows are written after the callbacks: at 5 and 11 a checkpoint is saved already, and must not be found."""
+    whole, write, struck = train(tmp_path / "whole"), MetricsFile.log_metrics, []
+
+    def strike(self, metrics, **more):
+        if more["step"] == step and not struck:
+            struck.append(step)
+            raise Killed
+        write(self, metrics, **more)
+
+    monkeypatch.setattr(MetricsFile, "log_metrics", strike)
+    with pytest.raises(Killed):
+        train(tmp_path / "struck")
+    assert train(tmp_path / "struck") == whole
+
+
 def test_checkpoints_rotate_and_appear_whole(tmp_path, trainer, monkeypatch):
-    checkpoints = Checkpoints(tmp_path, every_steps=10, keep=2)
-    for step in (10, 20, 30):
+    checkpoints = Checkpoints(tmp_path, every_steps=10, keep=2, milestone_steps=20)
+
+    def saved(step):
         checkpoints.save(trainer, step)
-    assert [path.name for path in checkpoints.found()] == ["step_000000030.ckpt", "step_000000020.ckpt"]
+        assert f"step_{step:09d}.ckpt" not in {path.name for path in checkpoints.found()}
+        checkpoints.publish(trainer)
+
+    for step in (10, 20, 30, 40, 50):
+        saved(step)
+    steps = [step_of(path) for path in checkpoints.found()]
+    assert steps == [50, 40, 30, 20]  # the last two, and the milestones
 
     def torn(path):
         path.write_text("ha")
@@ -139,23 +172,36 @@ def test_checkpoints_rotate_and_appear_whole(tmp_path, trainer, monkeypatch):
 
     trainer.save_checkpoint = torn
     with pytest.raises(OSError, match="No space"):
-        checkpoints.save(trainer, 40)
-    assert [path.read_text() for path in checkpoints.found()] == ["whole", "whole"]
-    assert checkpoints.found()[0].name == "step_000000030.ckpt"
+        checkpoints.save(trainer, 60)
+    assert [path.read_text() for path in checkpoints.found()] == ["whole"] * 4
+    trainer.global_step = 40  # 50 could not be read
+    Checkpoints(tmp_path, 10, 2, None).on_train_start(trainer, None)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {f"step_{step:09d}.ckpt" for step in (20, 30, 40)} | {"step_000000050.unread"}
 
 
-def test_a_second_signal_does_not_wait(tmp_path):
-    checkpoints = Checkpoints(tmp_path, 1, 1)
-    checkpoints.note_signal(signal.SIGINT, None)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoints.note_signal(signal.SIGINT, None)
+def test_rotation_keeps_exactly_so_many(tmp_path, trainer):
+    for keep in (1, 3):
+        checkpoints = Checkpoints(tmp_path / str(keep), every_steps=1, keep=keep, milestone_steps=None)
+        checkpoints.on_train_start(trainer, None)
+        for step in range(1, 200):
+            checkpoints.save(trainer, step)
+            checkpoints.publish(trainer)
+            assert [step_of(path) for path in checkpoints.found()] == list(range(step, max(step - keep, 0), -1))
+            assert len(list(checkpoints.folder.iterdir())) == min(step, keep)
 
 
-def test_replacing_leaves_one_file(tmp_path):
-    (tmp_path / "a").write_text("old")
-    (tmp_path / "a.tmp").write_text("new")
-    replace_file(tmp_path / "a.tmp", tmp_path / "a")
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new"}
+def test_ranks_that_see_other_files_are_told(tmp_path, trainer):
+    trainer.strategy.broadcast, trainer.global_rank, trainer.is_global_zero = lambda step: step + 10, 3, False
+    with pytest.raises(InputError, match="rank 3 resumed from step 0, rank 0 from step 10: the machines do not see"):
+        Checkpoints(tmp_path, 1, 1, None).on_train_start(trainer, None)
+
+
+def test_a_row_that_was_not_finished_is_dropped(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,loss\n1,0.5\n2,0.25\n1")  # 1 of 13
+    again = MetricsFile(tmp_path / "metrics.csv")
+    again.log_metrics({"loss": 3}, 3)
+    assert [row["step"] for row in rows(tmp_path / "metrics.csv")] == ["1", "2", "3"]
 
 
 def test_snapshots_keep_the_best_and_average_them(tmp_path, trainer):

@@ -8,22 +8,28 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from torch.nn.functional import ctc_loss
 
 from glmasr.bundle import build_recognizer, open_bundle
 from glmasr.data.catalog import write_catalog
-from glmasr.speech import InputError, Utterance
+from glmasr.frontend.logmel import feature_lengths
+from glmasr.model.recognizer import VOCABULARY
+from glmasr.model.subsampling import frame_lengths
+from glmasr.speech import RATE_HZ, InputError, Utterance
 from glmasr.text.tokenizer import learn_characters
 from glmasr.training import run as stages
 from glmasr.training.run import (
     Run,
     accumulate,
+    adapted,
     begin_probing,
     build_trainer,
     differences,
     feasible,
     fresh_blocks,
+    kept_tokenizer,
+    mean_weights,
     pretrain,
-    readable,
     start_from,
 )
 from tests.small import SMALL, composed, random_bundle, small
@@ -43,9 +49,38 @@ def test_an_utterance_that_cannot_hold_its_text_is_left_out(tmp_path, capsys):
     rows = [Utterance(text, f"{text}.wav", 0.4, text=text) for text in texts]
     catalog, tokenizer = write_catalog(rows, tmp_path / "c"), learn_characters(texts)
     assert feasible(catalog, tokenizer).texts() == ["abcdefghi"]
-    assert "left out 2 of 3 utterances" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "left out 2 of 3 utterances" in said and ": abcdefghij, aabbccdd\n" in said
     with pytest.raises(InputError, match="longer than its audio"):
         feasible(write_catalog(rows[1:], tmp_path / "d"), tokenizer)
+
+
+def test_whatever_is_left_out_is_listed(tmp_path, capsys):
+    texts = ["good", *(f"{n} is far too long" for n in range(8))]
+    rows = [Utterance(f"u{n}", f"{n}.wav", 0.4, text=text) for n, text in enumerate(texts)]
+    feasible(write_catalog(rows, tmp_path / "c"), learn_characters(texts), tmp_path / "left_out.jsonl")
+    said = capsys.readouterr().err
+    assert "left out 8 of 9" in said and ": u1, u2, u3, u4, u5 and 3 more; " in said and "left_out.jsonl" in said
+    listed = [json.loads(line) for line in (tmp_path / "left_out.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in listed] == [f"u{n}" for n in range(1, 9)]
+    assert listed[0] == {"id": "u1", "text": texts[1], "frames": 10, "frames_needed": 18}
+
+
+def test_what_is_kept_has_a_path_through_its_frames_and_little_else_has(tmp_path):
+    """Held against torch's CTC loss, infinite where no path exists, at every length of 10 to 60 frames."""
+    texts = ["abcabcabcab", "aabbccaabb", "aaaaaaaaaa", "abbcabbcabbcabc"]
+    tokenizer = learn_characters(texts)
+    seconds = [round(0.4 + 0.013 * n, 3) for n in range(60)]
+    for text in texts:
+        tokens = torch.tensor([tokenizer.encode(text)])
+        rows = [Utterance(str(n), "a.wav", length, text=text) for n, length in enumerate(seconds)]
+        kept = {row.id for row in feasible(write_catalog(rows, tmp_path / text), tokenizer)}
+        for n, length in enumerate(seconds):
+            frames = frame_lengths(feature_lengths(torch.tensor([int(length * RATE_HZ)])))
+            scores = torch.zeros(int(frames), 1, tokenizer.size).log_softmax(-1)
+            possible = ctc_loss(scores, tokens, frames, torch.tensor([len(text)])).isfinite().item()
+            one_more = ctc_loss(scores[:-1], tokens, frames - 1, torch.tensor([len(text)])).isfinite().item()
+            assert possible if str(n) in kept else not one_more
 
 
 @pytest.fixture
@@ -100,19 +135,6 @@ def test_a_folder_another_process_trains_in_is_left_alone(config, tmp_path):
     assert Run(config).begin()
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
-    paths = [tmp_path / f"step_{step:09d}.ckpt" for step in (3, 2, 1)]
-    for path in paths:
-        torch.save({"weights": torch.arange(1000)}, path)
-    assert readable(paths) == paths[0] and not capsys.readouterr().err
-    paths[0].write_bytes(paths[0].read_bytes()[:-200])
-    paths[1].write_bytes(b"")
-    assert readable(paths) == paths[2]
-    said = capsys.readouterr().err
-    assert said.count("cannot be read") == 2 and str(paths[0]) in said and str(paths[1]) in said
-    assert readable(paths[:2]) is None and readable([]) is None
-
-
 def test_a_trainer_setting_that_does_not_exist_is_named(tmp_path):
     config = composed("pretrain", "+trainer.max_stepz=3") | {"run_dir": str(tmp_path)}
     with pytest.raises(InputError, match=r"no parameter 'max_stepz'; did you mean 'max_steps'\?"):
@@ -127,6 +149,7 @@ def test_pretraining_leaves_a_run_folder_and_is_done_once(corpus, tmp_path, monk
     left = {path.name for path in folder.iterdir()}
     written = {"bundle", "bundle_last", "config.yaml", "finished.json", "metrics.csv", "probe.json"}
     written |= {"health.json", "report.html"}
+    written |= {"environment.json", "changes.diff", "data.json"}
     assert left == written | {"checkpoints", "tensorboard"}
     kept = {path.name for path in (folder / "checkpoints").iterdir()}
     assert kept == {"step_000000002.ckpt", "probed_000000002.safetensors"}
@@ -142,7 +165,11 @@ def test_pretraining_leaves_a_run_folder_and_is_done_once(corpus, tmp_path, monk
 
 
 def test_without_labels_there_is_no_probe_but_a_line(tmp_path, capsys):
-    config = {"run_dir": str(tmp_path), "probe": composed("pretrain")["probe"], "utterances": {}}
+    composed_config = composed("pretrain")
+    config = {name: composed_config[name] for name in ("probe", "trainer")} | {
+        "run_dir": str(tmp_path),
+        "utterances": {},
+    }
     silent = write_catalog([Utterance("a", "a.wav", 1.0), Utterance("b", "b.wav", 1.0, split="dev")], tmp_path / "c")
     assert begin_probing(Run(config), silent) is None
     assert "goes on without a probe: no utterance is left" in capsys.readouterr().err
@@ -162,11 +189,93 @@ def test_how_many_blocks_begin_afresh_is_a_number_or_what_the_probe_says():
 def test_fine_tuning_starts_from_all_of_a_bundle_but_its_fresh_top(tmp_path):
     weights = random_bundle(tmp_path / "b")
     recognizer = build_recognizer(composed("finetune", *SMALL)["model"], 9)
-    start_from(recognizer, tmp_path / "b", reinitialized_blocks=1)
+    bundle = open_bundle(tmp_path / "b")
+    start_from(recognizer, bundle, reinitialized_blocks=1)
     fresh = {name for name, value in recognizer.encoder.state_dict().items() if not torch.equal(value, weights[name])}
     assert fresh and all(name.startswith("blocks.1.") for name in fresh)
-    start_from(recognizer, tmp_path / "b", reinitialized_blocks=0)
+    start_from(recognizer, bundle, reinitialized_blocks=0)
     assert all(torch.equal(value, weights[name]) for name, value in recognizer.encoder.state_dict().items())
+
+
+def test_the_heads_of_a_recognizer_are_kept_if_asked_or_there(tmp_path):
+    random_bundle(tmp_path / "encoder")
+    random_bundle(tmp_path / "recognizer", learn_characters(["ab"]))
+    encoder, recognizer = open_bundle(tmp_path / "encoder"), open_bundle(tmp_path / "recognizer")
+    for heads in ("auto", "keep"):
+        assert kept_tokenizer(heads, recognizer) is recognizer.tokenizer
+    assert all(kept_tokenizer(*one) is None for one in (("fresh", recognizer), ("auto", encoder), ("auto", None)))
+    with pytest.raises(InputError, match="heads=keep needs the bundle of a recognizer"):
+        kept_tokenizer("keep", encoder)
+    with pytest.raises(InputError, match="heads=old is not one of auto, keep, fresh"):
+        kept_tokenizer("old", recognizer)
+
+
+def test_fine_tuning_goes_on_from_a_recognizer_with_what_is_new(tmp_path):
+    weights = random_bundle(tmp_path / "b", learn_characters(["ab"]))
+    recognizer = build_recognizer(composed("finetune", *SMALL)["model"], 6)
+    start_from(recognizer, open_bundle(tmp_path / "b"), 1, [0, 1, 2, 3, -1, 4])
+    rows = {name: [0, 1, 2, 3, 5] if name in VOCABULARY else slice(None) for name in weights}
+    now = recognizer.state_dict()
+    fresh = {name for name, value in now.items() if not torch.equal(value[rows[name]], weights[name])}
+    assert fresh and all(name.startswith("encoder.blocks.1.") for name in fresh)
+
+
+def trained(corpus, home, *overrides: str) -> dict:
+    """Weights of the bundle two steps of fine-tuning write, before and after."""
+    steps = ["trainer.max_steps=2", "trainer.val_check_interval=1", "checkpoints.every_steps=1", "name=f"]
+    stages.finetune(composed("finetune", *small(corpus, home, *steps, *overrides)))
+    return open_bundle(home / "runs" / "f" / "bundle").model.state_dict()
+
+
+def test_adapters_leave_plain_bundles_and_the_old_vocabulary_lives_on(corpus, tmp_path, capsys):
+    old = learn_characters(["please select the"])
+    before = random_bundle(tmp_path / "b", old)
+    after = trained(corpus, tmp_path, f"bundle={tmp_path}/b", "adapters.rank=2")
+    assert set(after) == set(before)
+    changed = {name for name in before if name not in VOCABULARY and not torch.equal(after[name], before[name])}
+    assert changed and all(before[name].ndim == 2 for name in changed)  # the linear layers
+    bundle = open_bundle(tmp_path / "runs" / "f" / "bundle")
+    facts, tokenizer = bundle.config["training"], bundle.tokenizer
+    added = len(tokenizer.characters) - len(old.characters)
+    assert tokenizer.characters[: len(old.characters)] == old.characters and added > 0
+    assert facts["tokens_added"] == added and facts["adapters"] == {"rank": 2, "alpha": 16.0} and facts["left_out"] == 0
+    assert after["ctc.weight"].shape[0] == tokenizer.size
+    said = capsys.readouterr().err
+    assert f"with {added} tokens added" in said and " of them trained, from " in said
+    kept = [open_bundle(tmp_path / "runs" / "f" / name).model.state_dict() for name in ("bundle", "bundle_averaged")]
+    assert set(kept[0]) == set(kept[1]) and not torch.equal(kept[0]["ctc.weight"], kept[1]["ctc.weight"])
+
+
+def test_a_metric_that_is_not_measured_is_refused(corpus, tmp_path):
+    with pytest.raises(InputError, match=r"dev/cer_streaming is none of dev/loss, dev/wer, dev/cer \(of streams"):
+        trained(corpus, tmp_path, "bundle=null", "snapshots.metric=dev/cer_streaming")
+    streams = ["chunks.probability=0.5", "chunks.validate_frames=4", "snapshots.metric=dev/cer_streaming"]
+    trained(corpus, tmp_path, "bundle=null", *streams)
+    facts = json.loads((tmp_path / "runs" / "f" / "finished.json").read_text())
+    assert facts["dev"]["metric"] == "dev/cer_streaming" and facts["dev"]["value"] > 0
+
+
+def test_adapters_from_scratch_are_refused(corpus, tmp_path):
+    with pytest.raises(InputError, match="there is nothing to adapt"):
+        trained(corpus, tmp_path, "bundle=null", "adapters.rank=2")
+
+
+def test_what_begins_afresh_is_trained_whole(tmp_path):
+    recognizer = build_recognizer(composed("finetune", *SMALL)["model"], 6)
+    size = adapted(recognizer, 1, False, rank=2, alpha=4.0)
+    assert size == f"{sum(p.numel() for p in recognizer.parameters() if p.requires_grad) / 1e6:.2f} M"
+    names = dict(recognizer.named_parameters())
+    frozen = {name for name in names if not names[name].requires_grad}
+    assert not any(name.startswith(("encoder.blocks.1.", "decoder.", "ctc.")) for name in frozen)
+    assert all(name in frozen for name in names if name.startswith("encoder.subsampling.") and ".0." not in name)
+    adapted(recognizer := build_recognizer(composed("finetune", *SMALL)["model"], 6), 0, True, rank=2, alpha=4.0)
+    whole = {name for name, p in recognizer.named_parameters() if p.requires_grad and ".parametrizations." not in name}
+    assert whole == {*VOCABULARY, "encoder.mask_embedding"}
+
+
+def test_weights_are_averaged_one_by_one():
+    mean = mean_weights([{"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([3.0, 6.0])}])
+    assert torch.equal(mean["a"], torch.tensor([2.0, 4.0]))
 
 
 @pytest.mark.parametrize(
@@ -183,3 +292,8 @@ def test_an_update_that_cannot_be_made_of_batches_is_refused(world, update_secon
     trainer = SimpleNamespace(world_size=world, accumulate_grad_batches=1, val_check_interval=100)
     with pytest.raises(InputError, match=r"no multiple of batches\.batch_seconds=7\.5 × "):
         accumulate(trainer, 7.5, update_seconds)
+
+
+def test_an_experiment_may_change_what_the_primary_config_says():
+    config = composed("finetune", "experiment/finetune=adapters")
+    assert config["adapters"]["rank"] == 8 and config["optimizer"]["learning_rate"] == 3e-3
