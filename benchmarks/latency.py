@@ -2,11 +2,12 @@
 
 python benchmarks/latency.py --bundle DIR --manifest FILE [--utterances 40] [--json FILE]
 
-Each utterance comes with half a second of silence before and two behind, in blocks of 20 ms as a microphone gives them.
-A caption's time is the stream's when the block came that brought it about, and what computing took since: what a
-listener waits on a machine that does nothing else. `first` counts from the first frame in which the voice detector
-hears speech, `final` from the last; of that `final_wait` is the pause that ends a stretch, which no machine can save.
-Errors are of the final captions (live), of the greedy search in chunks (chunked), and in the whole (offline).
+Each utterance comes with half a second of a room's faint noise before and two behind, in blocks of 20 ms as a
+microphone gives them. A caption's time is the stream's when the block came that brought it about, and what computing
+took since: what a listener waits on a machine that does nothing else. `first` counts from the first frame in which the
+voice detector hears speech, `final` from the last; of that `final_wait` is the pause that ends a stretch, which no
+machine can save. Errors are of the final captions (live), of the greedy search in chunks (chunked), and in the whole
+(offline), these two without the noise around.
 """
 
 import argparse
@@ -33,6 +34,8 @@ from glmasr.transcriber import FRAME_SECONDS, Transcriber
 
 BLOCK = RATE_HZ // 50
 BEFORE, BEHIND = RATE_HZ // 2, 2 * RATE_HZ
+ROOM = 10 ** (-65 / 20)
+"""Root mean square: -65 dB of full scale."""
 CHUNKS = (0.16, 0.32, 0.64, 1.28)
 
 
@@ -100,7 +103,8 @@ def measured(bundle: str, rows: list[Utterance]) -> dict[str, Any]:
 
 def listened(live: LiveTranscriber, waveform: np.ndarray) -> dict[str, Any]:
     """One utterance as it would be heard live: seconds from speech to captions, text, seconds of computing."""
-    stream = np.concatenate([np.zeros(BEFORE, np.float32), waveform, np.zeros(BEHIND, np.float32)])
+    stream = np.random.default_rng(0).normal(0, ROOM, BEFORE + len(waveform) + BEHIND).astype(np.float32)
+    stream[BEFORE : BEFORE + len(waveform)] += waveform
     regions = speech_regions(speech_probabilities(stream, last=True)[0], len(stream) / RATE_HZ, min_speech_seconds=0.1)
     begin, end = (regions[0][0], regions[-1][1]) if regions else (0.0, 0.0)
     first = final = None

@@ -16,8 +16,9 @@ from glmasr.transcriber import Transcriber, moved
 
 ONSET, OFFSET = 0.5, 0.35
 """Probabilities of speech at which it begins and ends, Silero's own."""
-PREROLL_SECONDS = 0.5
-"""Heard before speech was sure, and kept: as much as `pieces` keeps beside a long pause."""
+PREROLL_SECONDS, TAIL_SECONDS = 0.25, 0.25
+"""What is heard before speech is sure, and what the final pass hears behind it: models are trained on clips that are
+cut more closely than a stream pauses."""
 HASTY_SHARE, HASTY_SECONDS = 2 / 3, 0.2
 """From this share of the longest segment on, so short a pause ends it."""
 
@@ -179,6 +180,8 @@ class LiveTranscriber:
             return []
         waveform = np.concatenate(stretch.samples)
         if self.rescoring:
+            pause = max(0.0, stretch.paused_seconds - TAIL_SECONDS)
+            waveform = waveform[: len(waveform) - round(pause * RATE_HZ)]
             segment, language = self.transcriber.transcribe_pieces([waveform])[0]
         else:
             self._listen(stretch, last=True)

@@ -107,6 +107,11 @@ class Catalog:
         return self._column("duration_seconds").astype(np.float32)
 
     @property
+    def ids(self) -> np.ndarray:
+        """What each utterance is called."""
+        return self._column("id")
+
+    @property
     def speakers(self) -> np.ndarray:
         """Who speaks each utterance."""
         return self._column("speaker")

@@ -531,10 +531,11 @@ def feasible(train: Catalog, tokenizer: Tokenizer, listed: Path | None = None) -
         )
     if fits.all():
         return train
-    lines = []
-    for row in np.flatnonzero(~fits):
-        found = train[int(row)]
-        lines.append({"id": found.id, "text": found.text, "frames": int(frames[row]), "frames_needed": needed[row]})
+    ids, texts = train.ids, train.texts()
+    lines = [
+        {"id": ids[row], "text": texts[row], "frames": int(frames[row]), "frames_needed": needed[row]}
+        for row in np.flatnonzero(~fits).tolist()
+    ]
     say(
         f"left out {len(lines)} of {len(train)} utterances whose transcripts do not fit their audio: "
         + ", ".join(line["id"] for line in lines[:NAMED])
