@@ -13,7 +13,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 
 help:  ## this list
 	@echo 'make TARGET [ARGS="setting=value …"]   e.g. make pretrain ARGS="data=folder data.path=/my/audio name=mine"'
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_-]+):.*## (.*)/  \1\t\2/' | expand -t 20
 
 setup: $(VENV)/.installed  ## a virtual environment with everything in it
 
@@ -47,6 +47,9 @@ finetune: setup  ## a recognizer from a small labelled set (conf/finetune.yaml)
 	  echo 'Nothing pretrained at runs/pretrain/bundle yet: pretraining first (bundle=null would train from scratch)'; \
 	  $(PY) scripts/pretrain.py; fi
 	$(PY) scripts/finetune.py $(ARGS)
+
+language_model: setup  ## an n-gram model from text, for decoding.lm (conf/language_model.yaml)
+	$(PY) scripts/language_model.py $(ARGS)
 
 benchmark: setup  ## error rates with intervals, against Whisper (conf/benchmark.yaml)
 	@if [[ "$(ARGS)" != *bundle=* && ! -d runs/finetune/bundle ]]; then \
@@ -85,4 +88,4 @@ clean:  ## remove caches; runs and corpora stay
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache
 
-.PHONY: help setup demo prepare shards clusters pretrain finetune benchmark label-efficiency results transcribe plan chaos slurm-rehearsal test check clean
+.PHONY: help setup demo prepare shards clusters pretrain finetune language_model benchmark label-efficiency results transcribe plan chaos slurm-rehearsal test check clean

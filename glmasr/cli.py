@@ -5,14 +5,39 @@ Training has its own door, `make` and scripts/.
 
 import argparse
 import json
+import os
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import yaml
 from tqdm import tqdm
 
 from glmasr.speech import InputError
 
-FORMATS = ("txt", "srt", "vtt", "json")
+FORMATS = ("txt", "srt", "vtt", "tsv", "words.tsv", "json")
+
+SETTING = re.compile(r"decoding(?:\.(?P<name>\w+))?=(?P<value>.*)", re.DOTALL)
+STREAM_SECONDS = 0.1
+"""As a microphone would hand it over."""
+
+TRANSCRIBE_EPILOG = """\
+examples:
+  glmasr transcribe --bundle runs/finetune/bundle call.wav                     print what was said
+  glmasr transcribe --bundle DIR lectures/ --format srt --output subtitles/    a folder; again: only what is new
+  glmasr transcribe --bundle DIR talk.mp3 --words                              when each word was said, how surely
+  glmasr transcribe --bundle DIR talk.mp3 decoding=joint decoding.beam=20      another search, with its settings
+  glmasr transcribe --bundle DIR talk.mp3 decoding=ctc_beam decoding.lm=news.arpa "decoding.hotwords=[格力, Anna]"
+  glmasr transcribe --bundle DIR talk.mp3 --language yue --script traditional --numerals
+  glmasr transcribe --bundle DIR talk.mp3 --stream                             as live captions would show it
+
+searches (conf/decoding/*.yaml has their settings):
+  ctc_greedy  the fastest        ctc_beam  with a language model or hotwords     attention  the decoder alone
+  joint       CTC and attention  rescore   ctc_beam put in order by attention    streaming  in chunks of 640 ms
+No search writes punctuation that the bundle's training texts had not.
+"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,14 +53,28 @@ def _transcribe_parser(verbs) -> None:
     transcribed = verbs.add_parser(
         "transcribe",
         help="audio files → text, subtitles or JSON",
-        description="Transcribe audio files (WAV, FLAC, MP3, OGG at any rate) with a bundle.",
-        epilog="example: glmasr transcribe --bundle runs/demo/pretrained/bundle call.wav --format srt",
+        description="Transcribe audio files (WAV, FLAC, MP3, OGG… of any rate and length) with a bundle.",
+        epilog=TRANSCRIBE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    transcribed.add_argument("files", nargs="+", metavar="FILE", help="audio files")
+    transcribed.add_argument("files", nargs="+", metavar="FILE", help="audio files, folders of them, or decoding=…")
     transcribed.add_argument("--bundle", required=True, metavar="DIR", help="folder written by make finetune")
-    transcribed.add_argument("--format", choices=FORMATS, default="txt", help="output format (default: txt)")
-    transcribed.add_argument("--output", metavar="DIR", help="write FILE's name + .FORMAT here instead of printing")
-    transcribed.add_argument("--decoding", choices=("ctc_greedy", "attention"), default="ctc_greedy", help="search")
+    transcribed.add_argument("--format", choices=FORMATS, help="output format (default: txt)")
+    transcribed.add_argument("--words", action="store_true", help="short for --format words.tsv")
+    transcribed.add_argument(
+        "--output",
+        metavar="DIR",
+        help="write FILE's name + .FORMAT here instead of printing; what is there already and newer than FILE is kept",
+    )
+    transcribed.add_argument("--overwrite", action="store_true", help="write again what --output would keep")
+    transcribed.add_argument("--decoding", metavar="NAME", help="search (default: ctc_greedy), as decoding=NAME")
+    transcribed.add_argument(
+        "--language", metavar="TAG", help="what is spoken: zh, yue, en (default: the bundle tells)"
+    )
+    transcribed.add_argument("--script", choices=("traditional", "simplified"), help="of Chinese (default: as trained)")
+    transcribed.add_argument("--numerals", action="store_true", help="write numbers and dates in digits")
+    transcribed.add_argument("--no-vad", action="store_true", help="transcribe also where nobody seems to speak")
+    transcribed.add_argument("--stream", action="store_true", help="print partial lines (…), then final ones")
     transcribed.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
     transcribed.set_defaults(run=transcribe)
 
@@ -55,26 +94,125 @@ def _compare_parser(verbs) -> None:
 
 def transcribe(args: argparse.Namespace) -> int:
     """Print or write each file's transcript; a file that cannot be read is named and the others go on."""
-    from glmasr.frontend.audio import read_audio
-    from glmasr.text.subtitles import FORMATS as WRITERS
     from glmasr.transcriber import Transcriber
 
-    transcriber = Transcriber(args.bundle, decoding=args.decoding, device=args.device)
+    form = "words.tsv" if args.words else args.format or "txt"
+    decoding, files = _decoding_among(args.files, args.decoding)
+    jobs = _jobs(files, args.output, form)
+    options = {"language": args.language, "script": args.script, "numerals": args.numerals, "vad": not args.no_vad}
+    transcriber = Transcriber(args.bundle, decoding=decoding, device=args.device, **options)
+    waiting = [job for job in jobs if args.overwrite or not _is_done(*job)]
+    if len(waiting) < len(jobs):
+        kept = len(jobs) - len(waiting)
+        print(f"glmasr: kept {kept} of {len(jobs)} transcripts (--overwrite writes them again)", file=sys.stderr)
     failed = 0
-    for file in tqdm(args.files, disable=None if len(args.files) > 1 and args.output else True, unit="file"):
+    for file, target in tqdm(waiting, disable=None if len(waiting) > 1 and args.output else True, unit="file"):
         try:
-            text = WRITERS[args.format](transcriber([read_audio(file)])[0])
+            if args.stream:
+                _stream(transcriber, file)
+            else:
+                _tell(transcriber, file, target, form)
         except InputError as error:
             print(f"glmasr: {error}", file=sys.stderr)
             failed += 1
-            continue
-        if args.output:
-            target = Path(args.output) / f"{Path(file).stem}.{args.format}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
-        else:
-            print(text.rstrip("\n"))
     return 1 if failed else 0
+
+
+def _tell(transcriber, file: str, target: Path | None, form: str) -> None:
+    from glmasr.text.subtitles import FORMATS as WRITERS
+
+    with tqdm(disable=None if target is None else True, unit="s", unit_scale=True, leave=False) as bar:
+        text = WRITERS[form](transcriber.transcribe_file(file, bar.update))
+    if target is None:
+        print(text.rstrip("\n"))
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(target)
+
+
+def _stream(transcriber, file: str) -> None:
+    """As fast as it can be heard, chunk by chunk."""
+    from glmasr.frontend.audio import read_blocks
+    from glmasr.live import LiveTranscriber
+
+    live = LiveTranscriber(transcriber)
+    for block in read_blocks(file, STREAM_SECONDS):
+        _show(live.hear(block))
+    _show(live.finish())
+
+
+def _show(captions) -> None:
+    for caption in captions:
+        segment = caption.segment
+        place = f"[{segment.start_seconds:8.2f} {segment.end_seconds:8.2f}]"
+        print(f"{place}{' ' if caption.is_final else ' … '}{segment.text}", flush=True)
+
+
+def _decoding_among(words: list[str], named: str | None) -> tuple[str | dict[str, Any], list[str]]:
+    """The search that `decoding=…` and `decoding.x=…` words and --decoding ask for, and the words that are none."""
+    from glmasr.decoding.search import SEARCHES
+    from glmasr.transcriber import Streaming
+
+    found = [SETTING.fullmatch(word) for word in words]
+    files = [word for word, match in zip(words, found, strict=True) if match is None]
+    if not files:
+        raise InputError("no file is given: add audio files or a folder of them")
+    name, settings = named or "ctc_greedy", {}
+    for match in filter(None, found):
+        try:
+            value = yaml.safe_load(match["value"])
+        except yaml.YAMLError as error:
+            raise InputError(f"'{match[0]}' is not readable: write lists as [one, two] and text in quotes") from error
+        if match["name"]:
+            settings[match["name"]] = value
+        else:
+            name = str(value)
+    classes = {**SEARCHES, "streaming": Streaming}
+    if not settings or name not in classes:
+        return name, files
+    return {"_target_": f"{classes[name].__module__}.{classes[name].__qualname__}", **settings}, files
+
+
+def _jobs(files: list[str], output: str | None, form: str) -> list[tuple[str, Path | None]]:
+    """Each file and where its transcript goes; a folder's files keep their places in it.
+
+    InputError for a folder without audio, and for two files whose transcripts would be one.
+    """
+    jobs: list[tuple[str, Path | None]] = []
+    taken: dict[Path, str] = {}
+    for file, inside in ((one, inside) for given in files for one, inside in _files_of(given)):
+        target = Path(output) / f"{inside.with_suffix('')}.{form}" if output else None
+        if target and target in taken:
+            raise InputError(
+                f"'{taken[target]}' and '{file}' would both be written to '{target}': rename one, or use two folders"
+            )
+        if target:
+            taken[target] = file
+        jobs.append((file, target))
+    return jobs
+
+
+def _files_of(given: str) -> Iterator[tuple[str, Path]]:
+    """A file, or the audio files below a folder; and its place there."""
+    from glmasr.frontend.audio import AUDIO_SUFFIXES
+
+    if not os.path.isdir(given):
+        yield given, Path(Path(given).name)
+        return
+    found = sorted(path for path in Path(given).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    if not found:
+        raise InputError(f"there is no audio file ({', '.join(AUDIO_SUFFIXES[:4])}…) under '{given}'")
+    yield from ((str(path), path.relative_to(given)) for path in found)
+
+
+def _is_done(file: str, target: Path | None) -> bool:
+    """Whether a transcript is there that is newer than what it was made from."""
+    try:
+        return target is not None and target.stat().st_mtime >= os.stat(file).st_mtime
+    except OSError:
+        return False
 
 
 def compare(args: argparse.Namespace) -> int:

@@ -1,31 +1,88 @@
 """A bundle and waveforms in, transcripts out: the one door to recognition for people, programs and the benchmark."""
 
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from glmasr.build import check_names
 from glmasr.bundle import open_bundle
-from glmasr.decoding import attention, ctc
+from glmasr.decoding.align import align, frames_needed, word_times
 from glmasr.decoding.hypothesis import Hypothesis
+from glmasr.decoding.search import SEARCHES, open_search
+from glmasr.frontend.audio import read_blocks
 from glmasr.frontend.logmel import HOP_SAMPLES
-from glmasr.model.recognizer import parameter_count
+from glmasr.frontend.pieces import listen, pieces_of, take
+from glmasr.frontend.vad import VERSION as VAD_VERSION
+from glmasr.model.recognizer import Heard, Recognizer, parameter_count
 from glmasr.model.subsampling import STRIDE
 from glmasr.speech import RATE_HZ, InputError, Segment, Transcript, Word
+from glmasr.text.normalize import base_language
+from glmasr.text.tokenizer import SPECIAL, Tokenizer
+from glmasr.text.written import joined, written
 
 FRAME_SECONDS = STRIDE * HOP_SAMPLES / RATE_HZ
-PIECE_SECONDS = 30.0
-"""Longer recordings are cut at quiet places into pieces of at most this length, so memory stays bounded."""
+PIECE_SECONDS, LEAST_PIECE_SECONDS, PIECE_UTTERANCES = 30.0, 4.0, 2.0
+"""Longer recordings are cut in pauses into pieces of at most this length, so memory stays bounded; of at most so many
+times the mean utterance of the training, if that is less: what never heard a long one loses words in it."""
 BATCH_SECONDS = 120.0
-SEARCHES = ("ctc_greedy", "attention")
+POOL_SECONDS = 600.0
+"""So much of a file is held at a time, to batch pieces of like length."""
+BLOCK_SECONDS = 60.0
+NEVER = -1e4
+"""A logit so low that its token is never chosen, and finite, as sums over paths ask."""
+
+Piece = tuple[int, float, np.ndarray]
+"""Which recording it is of, where it starts there in seconds, and the waveform."""
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """What live captions would find, all at once: a search in what was heard chunk by chunk, of 40 ms frames.
+
+    Frames see their own chunk and `left_chunks` before it, None: all.
+    """
+
+    chunk_frames: int = 16
+    left_chunks: int | None = None
+    search: str | Mapping[str, Any] = "ctc_greedy"
+
+    def __post_init__(self):
+        if self.chunk_frames < 1 or (self.left_chunks is not None and self.left_chunks < 0):
+            raise InputError("a chunk has 1 frame or more, and left_chunks is 0 or more, or null for all")
+
+
+DECODINGS = (*SEARCHES, "streaming")
+"""What `decoding` may be by name."""
 
 
 class Transcriber:
-    """A `System` made of a bundle. `decoding` is one of SEARCHES; `device` a torch device."""
+    """A `System` made of a bundle.
 
-    def __init__(self, bundle: str, name: str | None = None, decoding: str = "ctc_greedy", device: str = "cpu"):
-        if decoding not in SEARCHES:
-            raise InputError(f"decoding '{decoding}' is unknown: choose one of {', '.join(SEARCHES)}")
+    `decoding` is one of DECODINGS, with its defaults, or a config with `_target_` (conf/decoding/*.yaml). `language`
+    says what is spoken, None lets a bundle with language tags tell. With `vad` only pieces with speech are heard.
+    `script` ("traditional", "simplified") and `numerals` are as in `written`; None and False leave the text alone.
+    """
+
+    def __init__(
+        self,
+        bundle: str,
+        name: str | None = None,
+        decoding: str | Mapping[str, Any] = "ctc_greedy",
+        device: str = "cpu",
+        language: str | None = None,
+        vad: bool = True,
+        script: str | None = None,
+        numerals: bool = False,
+    ):
+        streaming = _streaming(decoding)
+        if isinstance(decoding, str) and decoding not in DECODINGS:
+            raise InputError(f"decoding '{decoding}' is unknown: choose one of {', '.join(DECODINGS)}")
         try:
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError) as error:
@@ -33,107 +90,184 @@ class Transcriber:
             raise InputError(f"device '{device}' cannot be used here ({reason}): try device=cpu") from error
         self.bundle = open_bundle(bundle)
         self.recognizer = self.bundle.recognizer().to(device)
+        assert self.bundle.tokenizer is not None
+        self.tokenizer = self.bundle.tokenizer
         self.ear = self.bundle.ear.to(device)
-        if decoding == "attention" and self.recognizer.decoder is None:
-            raise InputError(f"{bundle} was trained without an attention decoder: use decoding=ctc_greedy")
-        self.decoding = decoding
+        self.view = {"chunk_frames": streaming.chunk_frames, "left_chunks": streaming.left_chunks} if streaming else {}
+        self.search = open_search(streaming.search if streaming else decoding, self.recognizer, self.tokenizer)
         self.device = torch.device(device)
         self.name = name or Path(bundle).resolve().parent.name
-        self.language = self.bundle.config["training"].get("language", "")
+        self.language = language or self.bundle.config["training"].get("language", "")
+        if language:
+            only_language(self.recognizer, self.tokenizer, language)
+        self.vad = vad
+        self.piece_seconds = piece_seconds_for(self.bundle.config["training"])
+        self.written = partial(written, script=script, numerals=numerals)
+        self.written(Transcript("", 0.0))  # what is wrong with the choice is said now
         self.parameters = parameter_count(self.recognizer)
         self.size_bytes = self.bundle.size_bytes
-        self.fingerprint = f"{self.bundle.digest()}-{decoding}"
+        chosen = [_as_found(decoding), language, VAD_VERSION if vad else None, script, numerals]
+        self.fingerprint = f"{self.bundle.digest()}-{json.dumps(chosen, ensure_ascii=False)}"
 
     def __call__(self, waveforms: list[np.ndarray]) -> list[Transcript]:
         """16 kHz mono waveforms → one transcript each, in their order. A waveform may be empty."""
-        pieces = [(i, start, piece) for i, waveform in enumerate(waveforms) for start, piece in cut(waveform)]
+        pieces: list[Piece] = []
+        for i, waveform in enumerate(waveforms):
+            course = listen(_blocks(waveform), self.vad)
+            pieces += [
+                (i, start / RATE_HZ, waveform[start:stop]) for start, stop in pieces_of(course, self.piece_seconds)
+            ]
         heard: list[list[tuple[Segment, str]]] = [[] for _ in waveforms]
+        for i, segment, language in self.hear(pieces):
+            heard[i].append((segment, language))
+        durations = [len(waveform) / RATE_HZ for waveform in waveforms]
+        return [self.transcript(*found) for found in zip(durations, heard, strict=True)]
+
+    def transcribe_file(self, path: str, progress: Callable[[float], None] | None = None) -> Transcript:
+        """A file of any length, rate and number of channels, read twice and never held as a whole.
+
+        `progress` is told how many more seconds are done. UnreadableAudio as from `read_blocks`.
+        """
+        course = listen(read_blocks(path, BLOCK_SECONDS), self.vad)
+        places = pieces_of(course, self.piece_seconds)
+        waveforms = take(read_blocks(path, BLOCK_SECONDS), places)
+        pieces = ((0, start / RATE_HZ, piece) for (start, _), piece in zip(places, waveforms, strict=True))
+        heard, done = [], 0.0
+        for pool in pools(pieces):
+            heard += [(segment, language) for _, segment, language in self.hear(pool)]
+            if progress:
+                reached = pool[-1][1] + len(pool[-1][2]) / RATE_HZ
+                progress(reached - done)
+                done = reached
+        if progress:
+            progress(course.samples / RATE_HZ - done)
+        return self.transcript(course.samples / RATE_HZ, heard)
+
+    def hear(self, pieces: list[Piece]) -> Iterator[tuple[int, Segment, str]]:
+        """Whose it is, a segment with times in its recording, and the language named, of each piece that says a thing.
+
+        They come in the order of batches, the longest first.
+        """
         for batch in batches(pieces):
             found = self.transcribe_pieces([piece for _, _, piece in batch])
             for (i, start, _), (segment, language) in zip(batch, found, strict=True):
                 if segment.text:
-                    heard[i].append((moved(segment, start / RATE_HZ), language))
-        return [self.transcript(waveform, found) for waveform, found in zip(waveforms, heard, strict=True)]
+                    yield i, moved(segment, start), language
 
-    def transcript(self, waveform: np.ndarray, found: list[tuple[Segment, str]]) -> Transcript:
+    def transcript(self, duration_seconds: float, found: Iterable[tuple[Segment, str]]) -> Transcript:
         """Segments with the languages they name, joined; the language is what most seconds of them are in."""
         found = sorted(found, key=lambda one: one[0].start_seconds)
-        text = " ".join(segment.text for segment, _ in found)
+        segments = tuple(segment for segment, _ in found)
         seconds: dict[str, float] = {}
         for segment, language in found:
             seconds[language] = seconds.get(language, 0.0) + segment.end_seconds - segment.start_seconds
         seconds.pop("", None)
         language = max(seconds, key=seconds.__getitem__, default=self.language)
-        return Transcript(text, len(waveform) / RATE_HZ, tuple(segment for segment, _ in found), language)
+        text = joined([segment.text for segment in segments])
+        return self.written(Transcript(text, duration_seconds, segments, language))
 
     @torch.inference_mode()
-    def transcribe_pieces(self, pieces: list[np.ndarray]) -> list[tuple[Segment, str]]:
-        """One segment per piece, times counted from the piece's start, and the language it names, "" without."""
+    def encode(self, pieces: list[np.ndarray]) -> Heard:
+        """What the recognizer makes of waveforms, as a batch; under the chunk mask if it is told to stream."""
         lengths = torch.tensor([len(piece) for piece in pieces])
         waveform = torch.zeros(len(pieces), int(lengths.max()))
         for row, piece in zip(waveform, pieces, strict=True):
             row[: len(piece)] = torch.from_numpy(piece)
-        features, feature_lengths = self.ear(waveform.to(self.device), lengths.to(self.device))
-        heard = self.recognizer(features, feature_lengths)
-        if self.decoding == "attention" and self.recognizer.decoder is not None:
-            found = attention.greedy(self.recognizer.decoder, heard.context, heard.lengths, heard.padding)
-        else:
-            scores, ends = heard.ctc_log_probs.cpu(), heard.lengths.tolist()
-            found = [ctc.greedy(row[:end]) for row, end in zip(scores, ends, strict=True)]
-        assert self.bundle.tokenizer is not None
-        languages = [self.bundle.tokenizer.language_of(one.tokens) for one in found]
-        segments = [self.segment(one, len(piece) / RATE_HZ) for one, piece in zip(found, pieces, strict=True)]
-        return list(zip(segments, languages, strict=True))
+        chunk = {"chunk_features": STRIDE * self.view["chunk_frames"]} if self.view else {}
+        features, feature_lengths = self.ear(waveform.to(self.device), lengths.to(self.device), **chunk)
+        return self.recognizer(features, feature_lengths, **self.view)
 
-    def segment(self, hypothesis: Hypothesis, duration_seconds: float) -> Segment:
+    @torch.inference_mode()
+    def transcribe_pieces(self, pieces: list[np.ndarray]) -> list[tuple[Segment, str]]:
+        """One segment per piece, times counted from the piece's start, and the language it names, "" without."""
+        heard = self.encode(pieces)
+        scores, found = heard.ctc_log_probs.float().cpu(), []
+        for row, frames, piece, ranked in zip(scores, heard.lengths.tolist(), pieces, self.search(heard), strict=True):
+            best = timed(ranked[0], row[:frames])
+            found.append((self.segment(best, len(piece) / RATE_HZ, piece), self.tokenizer.language_of(best.tokens)))
+        return found
+
+    def segment(self, hypothesis: Hypothesis, duration_seconds: float, waveform: np.ndarray | None = None) -> Segment:
         """Text of a hypothesis with its words' times, where the search knows them; else the whole piece's."""
-        assert self.bundle.tokenizer is not None
-        text = self.bundle.tokenizer.decode(hypothesis.tokens).strip()
-        words = tuple(self.words(hypothesis, duration_seconds)) if hypothesis.starts else ()
+        text = self.tokenizer.decode(hypothesis.tokens).strip()
+        words = tuple(self.words(hypothesis, duration_seconds, waveform)) if hypothesis.starts else ()
         start = words[0].start_seconds if words else 0.0
         end = words[-1].end_seconds if words else duration_seconds
         return Segment(text, start, end, words)
 
-    def words(self, hypothesis: Hypothesis, duration_seconds: float) -> list[Word]:
-        """Tokens gathered into words, each from its first token's frame to its last token's."""
-        tokenizer = self.bundle.tokenizer
-        assert tokenizer is not None
+    def words(self, hypothesis: Hypothesis, duration_seconds: float, waveform: np.ndarray | None = None) -> list[Word]:
+        """Tokens gathered into words, as sure as the least sure of their tokens; times as in `word_times`."""
+        decode = self.tokenizer.decode
         groups: list[list[int]] = []
         for i, token in enumerate(hypothesis.tokens):
-            if not groups or tokenizer.starts_word(token):
+            if not groups or self.tokenizer.starts_word(token):
                 groups.append([])
             groups[-1].append(i)
-        words = []
-        for group in groups:
-            spoken = [i for i in group if tokenizer.decode([hypothesis.tokens[i]]).strip()]
-            if not spoken:
-                continue
-            text = tokenizer.decode([hypothesis.tokens[i] for i in spoken]).strip()
-            start = hypothesis.starts[spoken[0]] * FRAME_SECONDS
-            end = min(hypothesis.ends[spoken[-1]] * FRAME_SECONDS, duration_seconds)
-            confidence = min(hypothesis.confidences[i] for i in spoken)
-            words.append(Word(text, min(start, end), end, confidence))
-        return words
+        spoken = [[i for i in group if decode([hypothesis.tokens[i]]).strip()] for group in groups]
+        spoken = [group for group in spoken if group]
+        frames = [(hypothesis.starts[group[0]], hypothesis.ends[group[-1]]) for group in spoken]
+        seconds = [(start * FRAME_SECONDS, end * FRAME_SECONDS) for start, end in frames]
+        times = word_times(seconds, duration_seconds, waveform)
+        return [
+            Word(
+                decode([hypothesis.tokens[i] for i in group]).strip(),
+                *time,
+                min(hypothesis.confidences[i] for i in group),
+            )
+            for group, time in zip(spoken, times, strict=True)
+        ]
 
 
-def cut(waveform: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """(start sample, piece) of at most PIECE_SECONDS, cut at the quietest 100 ms of each last third."""
-    longest, window = int(PIECE_SECONDS * RATE_HZ), RATE_HZ // 10
-    pieces, start = [], 0
-    while len(waveform) - start > longest:
-        tail = waveform[start + longest * 2 // 3 : start + longest]
-        energy = np.square(tail[: len(tail) // window * window]).reshape(-1, window).sum(1)
-        stop = start + longest * 2 // 3 + int(energy.argmin()) * window + window // 2
-        pieces.append((start, waveform[start:stop]))
-        start = stop
-    if len(waveform) > start:
-        pieces.append((start, waveform[start:]))
-    return pieces
+def piece_seconds_for(training: Mapping[str, Any]) -> float:
+    """How long pieces may be for a bundle, by what its config says of its training."""
+    minutes, utterances = training.get("labelled_minutes"), training.get("utterances")
+    if not minutes or not utterances:
+        return PIECE_SECONDS
+    return min(max(PIECE_UTTERANCES * 60 * minutes / utterances, LEAST_PIECE_SECONDS), PIECE_SECONDS)
 
 
-def batches(pieces: list[tuple[int, int, np.ndarray]]) -> list[list[tuple[int, int, np.ndarray]]]:
+def timed(hypothesis: Hypothesis, log_probs: torch.Tensor) -> Hypothesis:
+    """The same with the frames and confidences of its tokens, by forced alignment to `log_probs` (T, V).
+
+    A text too long for its frames, as only an attention decoder writes it, stays without.
+    """
+    if not hypothesis.tokens or frames_needed(hypothesis.tokens) > len(log_probs):
+        return replace(hypothesis, starts=(), ends=(), confidences=())
+    return replace(hypothesis, **vars(align(log_probs, hypothesis.tokens)))
+
+
+def only_language(recognizer: Recognizer, tokenizer: Tokenizer, language: str) -> None:
+    """Make a recognizer never name another language, in place; where there are no tags nothing changes.
+
+    InputError where there are, and none of them is its own.
+    """
+    tags = {token: tokenizer.language_of([token]) for token in range(SPECIAL, tokenizer.size)}
+    tags = {token: named for token, named in tags.items() if named}
+    base = base_language(language)
+    if tags and base not in tags.values():
+        raise InputError(f"this bundle knows no '{language}': choose one of {', '.join(sorted(tags.values()))}")
+    others = [token for token, named in tags.items() if named != base]
+    with torch.no_grad():
+        recognizer.ctc.bias[others] = NEVER
+        if recognizer.decoder is not None:
+            recognizer.decoder.project.bias[others] = NEVER
+
+
+def pools(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Pieces in their order, in lists that are full once they hold POOL_SECONDS."""
+    pool: list[Piece] = []
+    for piece in pieces:
+        pool.append(piece)
+        if sum(len(waveform) for _, _, waveform in pool) >= POOL_SECONDS * RATE_HZ:
+            yield pool
+            pool = []
+    if pool:
+        yield pool
+
+
+def batches(pieces: list[Piece]) -> list[list[Piece]]:
     """Pieces of like length together, at most BATCH_SECONDS of padded audio each."""
-    grouped: list[list[tuple[int, int, np.ndarray]]] = []
+    grouped: list[list[Piece]] = []
     for piece in sorted(pieces, key=lambda piece: -len(piece[2])):
         if not grouped or (len(grouped[-1]) + 1) * len(grouped[-1][0][2]) > BATCH_SECONDS * RATE_HZ:
             grouped.append([])
@@ -145,3 +279,29 @@ def moved(segment: Segment, seconds: float) -> Segment:
     """The same segment `seconds` later."""
     words = tuple(Word(w.text, w.start_seconds + seconds, w.end_seconds + seconds, w.confidence) for w in segment.words)
     return Segment(segment.text, segment.start_seconds + seconds, segment.end_seconds + seconds, words)
+
+
+def _blocks(waveform: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of the waveform, so that what listens makes no copy of the whole."""
+    size = int(BLOCK_SECONDS * RATE_HZ)
+    return (waveform[start : start + size] for start in range(0, len(waveform), size))
+
+
+def _streaming(decoding: str | Mapping[str, Any]) -> Streaming | None:
+    """Where `decoding` asks for it by name or as a config."""
+    if isinstance(decoding, str):
+        return Streaming() if decoding == "streaming" else None
+    if decoding.get("_target_") != f"{__name__}.{Streaming.__name__}":
+        return None
+    settings = {name: value for name, value in decoding.items() if name != "_target_"}
+    check_names(Streaming, settings, "decoding=streaming")
+    return Streaming(**settings)
+
+
+def _as_found(value: Any) -> Any:
+    """A setting as JSON; of a file that is named also when it was written, as what is in it counts."""
+    if isinstance(value, Mapping):
+        return {key: _as_found(one) for key, one in value.items()}
+    if isinstance(value, str) and Path(value).is_file():
+        return [value, Path(value).stat().st_mtime_ns]
+    return list(value) if isinstance(value, tuple) else value

@@ -1,13 +1,18 @@
 """`glmasr transcribe` and `compare`: files in, text out; what cannot be read is one sentence and stops no other."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import soundfile
 
 from glmasr import cli
+from glmasr.speech import Segment
 from glmasr.text.subtitles import FORMATS
 from glmasr.text.tokenizer import learn_characters
 from tests.small import random_bundle
@@ -60,9 +65,84 @@ def test_one_unreadable_file_does_not_stop_the_rest(run, clip, tmp_path):
     assert "fake.wav' is not audio" in err and "gone.wav' does not exist" in err
 
 
-def test_the_attention_search_is_there_too(run, clip):
-    code, out, _ = run(clip, "--decoding", "attention", "--format", "json")
-    assert code == 0 and json.loads(out)["text"] != json.loads(run(clip, "--format", "json")[1])["text"]
+def test_searches_and_their_settings_stand_among_the_files(run, clip):
+    greedy = run(clip)[1]
+    code, attention, _ = run(clip, "--decoding", "attention")
+    assert code == 0 and attention == run("decoding=attention", clip)[1] != greedy
+    settings = ["decoding=joint", "decoding.beam=2", "decoding.hotwords=[ab, c]"]
+    assert run(*settings, clip)[0] == 0
+    assert run("decoding=streaming", "decoding.chunk_frames=4", clip)[1] != greedy
+    assert "did you mean 'beam'" in str(run("decoding=joint", "decoding.beem=2", clip)[0])
+    assert "decoding 'huge' is unknown: choose one of ctc_greedy" in str(run(clip, "decoding=huge")[0])
+    assert "'decoding.hotwords=[ab' is not readable" in str(run(clip, "decoding.hotwords=[ab")[0])
+    assert "no file is given" in str(run("decoding=joint")[0])
+
+
+def test_words_have_lines_of_their_own(run, clip):
+    code, out, _ = run(clip, "--words")
+    head, *lines = out.splitlines()
+    assert code == 0 and head == "start\tend\tconfidence\tword" and len(lines) == len(run(clip)[1].split())
+    assert out == run(clip, "--format", "words.tsv")[1]
+
+
+def test_language_script_and_vad_are_handed_on(run, clip, tmp_path):
+    assert json.loads(run(clip, "--language", "yue", "--format", "json")[1])["language"] == "yue"
+    assert run(clip, "--script", "traditional", "--numerals")[0] == 0
+    soundfile.write(tmp_path / "hiss.wav", 0.1 * np.random.default_rng(0).standard_normal(30_000), 16_000)
+    assert run(tmp_path / "hiss.wav")[:2] == (0, "\n")
+    assert run(tmp_path / "hiss.wav", "--no-vad")[1].strip()
+
+
+def test_a_folder_is_written_once_and_goes_on_where_it_was(run, clip, tmp_path):
+    talks, out = tmp_path / "talks", tmp_path / "out"
+    (talks / "day").mkdir(parents=True)
+    for name in ("one.flac", "day/two.flac"):
+        shutil.copyfile(clip, talks / name)
+    (talks / "notes.md").write_text("no sound")
+    assert run(talks, "--output", out)[:2] == (0, "")
+    made = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert made == ["day/two.txt", "one.txt"]
+    (out / "one.txt").write_text("mine")
+    os.utime(talks / "day" / "two.flac", (4e9, 4e9))
+    (out / "day" / "two.txt").write_text("old")
+    code, _, err = run(talks, "--output", out)
+    assert code == 0 and "kept 1 of 2 transcripts (--overwrite writes them again)" in err
+    assert (out / "one.txt").read_text() == "mine" and (out / "day" / "two.txt").read_text() != "old"
+    assert run(talks, "--output", out, "--overwrite")[0] == 0 and (out / "one.txt").read_text() != "mine"
+    (tmp_path / "nothing").mkdir()
+    assert "there is no audio file (.wav" in str(run(tmp_path / "nothing")[0])
+    shutil.copyfile(clip, talks / "one.wav")
+    assert "would both be written to" in str(run(talks, "--output", out)[0])
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 2.0])
+def test_nothing_short_and_silence_are_a_sentence_or_no_words(run, tmp_path, seconds):
+    soundfile.write(tmp_path / "clip.wav", np.zeros(round(16_000 * seconds)), 16_000)
+    code, out, err = run(tmp_path / "clip.wav")
+    assert not out.strip() and code == (seconds == 0) and err.count("\n") == (seconds == 0)
+
+
+def test_captions_are_printed_as_they_come(run, clip, monkeypatch):
+    """What live captions are is tests/test_live.py's business."""
+    shown = []
+
+    class LiveTranscriber:
+        def __init__(self, transcriber):
+            self.heard = 0
+
+        def hear(self, samples):
+            self.heard += len(samples)
+            shown.append(len(samples))
+            return [SimpleNamespace(segment=Segment("par", 0.0, 1.0), is_final=False)] if len(shown) == 2 else []
+
+        def finish(self):
+            return [SimpleNamespace(segment=Segment("partial", 0.0, self.heard / 16_000), is_final=True)]
+
+    monkeypatch.setitem(sys.modules, "glmasr.live", SimpleNamespace(LiveTranscriber=LiveTranscriber))
+    code, out, _ = run(clip, "--stream")
+    partial, final = out.splitlines()
+    assert code == 0 and partial == "[    0.00     1.00] … par" and final.endswith("] partial")
+    assert set(shown[:-1]) == {1600}
 
 
 def test_what_stops_everything_is_one_sentence(run, clip, tmp_path):

@@ -66,7 +66,9 @@ def test_ranks_share_the_batches_of_one_process(loaded):
     whole, dev = (facts(part) for part in loaded(count=12))
     shares = [[facts(part) for part in loaded(step=1, rank=rank, world=2, count=4)] for rank in (0, 1)]
     assert sorted(shares[0][0] + shares[1][0]) == whole[2:10]
-    assert sorted(shares[0][1] + shares[1][1]) == dev
+    # One dev batch is too few for two ranks: its utterances are shared.
+    names = [[name for _, ids, _ in share[1] for name in ids] for share in shares]
+    assert all(names) and sorted(names[0] + names[1]) == sorted(name for _, ids, _ in dev for name in ids)
 
 
 def test_lanes_that_do_not_fit_the_loaders_are_said_to_cost_traffic(catalog, tmp_path):
