@@ -7,7 +7,9 @@ microphone gives them. A caption's time is the stream's when the block came that
 took since: what a listener waits on a machine that does nothing else. `first` counts from the first frame in which the
 voice detector hears speech, `final` from the last; of that `final_wait` is the pause that ends a stretch, which no
 machine can save. Errors are of the final captions (live), of the greedy search in chunks (chunked), and in the whole
-(offline), these two without the noise around.
+(offline), these two without the noise around. `partials_kept` is the share of partial captions whose text the final one
+of their stretch begins with, `stable_kept` the same of their stable part, where there is one: what the second pass mends
+is missing.
 """
 
 import argparse
@@ -56,6 +58,10 @@ def main() -> None:
     ]
     rows = rows[{"even": 0, "odd": 1}[asked.positions] :: 2] if asked.positions else rows
     rows = rows[:: max(1, len(rows) // asked.utterances)][: asked.utterances]
+    if not rows:
+        parser.error(
+            f"{asked.manifest} has no transcribed utterance in its split '{asked.split}': name another --split"
+        )
     found = measured(asked.bundle, rows)
     for row in found["chunks"]:
         print("  ".join(f"{name} {value}" for name, value in row.items()))
@@ -73,12 +79,13 @@ def measured(bundle: str, rows: list[Utterance]) -> dict[str, Any]:
     for chunk in CHUNKS:
         decoding = {"_target_": "glmasr.transcriber.Streaming", "chunk_frames": round(chunk / FRAME_SECONDS)}
         chunked = errors(rows, [t.text for t in Transcriber(bundle, decoding=decoding)(waveforms)], metric)
-        first, final, texts, computing, audio = [], [], [], 0.0, 0.0
+        first, final, texts, kept, computing, audio = [], [], [], [], 0.0, 0.0
         for waveform in waveforms:
             one = listened(LiveTranscriber(transcriber, chunk_seconds=chunk), waveform)
             first += [] if one["first"] is None else [one["first"]]
             final += [] if one["final"] is None else [one["final"]]
             texts.append(one["text"])
+            kept += one["kept"]
             computing, audio = computing + one["computing"], audio + one["audio"]
         live = errors(rows, texts, metric)
         found.append(
@@ -94,8 +101,13 @@ def measured(bundle: str, rows: list[Utterance]) -> dict[str, Any]:
                 "metric": metric,
                 "live": rate(live),
                 "chunked": rate(chunked),
-                "chunked_by_offline": round(chunked[0].sum() / max(offline[0].sum(), 1), 3),
+                "live_by_offline": ratio(live, offline),
+                "chunked_by_offline": ratio(chunked, offline),
+                "p_live_offline": round(paired(live[0], offline[0], offline[1])[1], 4),
                 "p_chunked_offline": round(paired(chunked[0], offline[0], offline[1])[1], 4),
+                "partials": len(kept),
+                "partials_kept": share([whole for whole, _ in kept if whole is not None]),
+                "stable_kept": share([stable for _, stable in kept if stable is not None]),
             }
         )
     return {"bundle": Path(bundle).parent.name, "utterances": len(rows), "offline": rate(offline), "chunks": found}
@@ -108,7 +120,7 @@ def listened(live: LiveTranscriber, waveform: np.ndarray) -> dict[str, Any]:
     regions = speech_regions(speech_probabilities(stream, last=True)[0], len(stream) / RATE_HZ, min_speech_seconds=0.1)
     begin, end = (regions[0][0], regions[-1][1]) if regions else (0.0, 0.0)
     first = final = None
-    texts, ready, computing = [], 0.0, 0.0
+    texts, kept, partial, ready, computing = [], [], [], 0.0, 0.0
     for start in range(0, len(stream), BLOCK):
         block = stream[start : start + BLOCK]
         came = (start + len(block)) / RATE_HZ
@@ -119,12 +131,17 @@ def listened(live: LiveTranscriber, waveform: np.ndarray) -> dict[str, Any]:
         ready = max(ready, came) + took  # a block waits while the one before is worked on
         for caption in captions:
             first = ready - begin if first is None else first
-            if caption.is_final:
-                final = ready - end
-                texts.append(caption.segment.text)
+            if not caption.is_final:
+                partial.append(caption)
+                continue
+            final, text = ready - end, caption.segment.text
+            texts.append(text)
+            kept += [(begins(text, one.segment.text), begins(text, one.stable_text)) for one in partial]
+            partial = []
     texts += [caption.segment.text for caption in live.finish() if caption.is_final]
     audio = len(stream) / RATE_HZ
-    return {"first": first, "final": final, "text": " ".join(texts), "computing": computing, "audio": audio}
+    text = " ".join(texts)
+    return {"first": first, "final": final, "text": text, "kept": kept, "computing": computing, "audio": audio}
 
 
 def state_bytes(transcriber: Transcriber, chunk: float) -> int:
@@ -144,6 +161,24 @@ def rate(columns: tuple[np.ndarray, np.ndarray]) -> str:
     """The rate in percent with its interval."""
     value, low, high = interval(*columns)
     return f"{100 * value:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def ratio(columns: tuple[np.ndarray, np.ndarray], offline: tuple[np.ndarray, np.ndarray]) -> str:
+    """Errors for each error of offline, with the interval of that ratio over the same utterances."""
+    if not offline[0].sum():
+        return "offline errs nowhere"
+    value, low, high = interval(columns[0], offline[0])
+    return f"{value:.3f} ({low:.3f}-{high:.3f})"
+
+
+def begins(whole: str, part: str) -> bool | None:
+    """Whether with `part`; None where that is nothing, with which everything begins."""
+    return whole.startswith(part) if part else None
+
+
+def share(kept: list[bool]) -> float | None:
+    """None of none."""
+    return round(sum(kept) / len(kept), 3) if kept else None
 
 
 def percentile(seconds: list[float], share: int) -> int | None:

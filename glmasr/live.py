@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from math import isfinite
 
 import numpy as np
 import torch
@@ -64,6 +65,20 @@ class Stretch:
         )
 
 
+def checked(samples: np.ndarray) -> np.ndarray:
+    """The same as float32 (N); InputError where one block of them would spoil all that follow."""
+    found = np.asarray(samples)
+    if found.ndim != 1:
+        raise InputError(
+            f"a live stream has one channel, not samples of shape {found.shape}: send them one after another"
+        )
+    if found.dtype.kind != "f":
+        raise InputError(f"live samples are floats in -1 … 1, not {found.dtype}: divide 16-bit ones by 32768")
+    if not np.isfinite(found).all():
+        raise InputError("live samples hold NaN or infinity: leave that block out")
+    return found.astype(np.float32)
+
+
 class LiveTranscriber:
     """One stream of 16 kHz mono samples. Any number of streams may share a Transcriber: all they remember is here.
 
@@ -82,9 +97,14 @@ class LiveTranscriber:
         longest_seconds: float = 30.0,
         rescoring: bool = True,
     ):
-        self.chunk_frames = round(chunk_seconds / ENCODER_FRAME_SECONDS)
-        if abs(self.chunk_frames * ENCODER_FRAME_SECONDS - chunk_seconds) > 1e-6 or self.chunk_frames < 1:
+        self.chunk_frames = round(chunk_seconds / ENCODER_FRAME_SECONDS) if isfinite(chunk_seconds) else 0
+        if self.chunk_frames < 1 or abs(self.chunk_frames * ENCODER_FRAME_SECONDS - chunk_seconds) > 1e-6:
             raise InputError(f"chunk_seconds={chunk_seconds:g} is no multiple of 0.04: choose 0.16, 0.32, 0.64 or 1.28")
+        if not (endpoint_seconds > 0 and longest_seconds >= SHORT_SECONDS):
+            raise InputError(
+                f"endpoint_seconds={endpoint_seconds:g} and longest_seconds={longest_seconds:g} hold no word: "
+                f"choose more than 0 and at least {SHORT_SECONDS:g}"
+            )
         self.left_chunks = None if left_seconds is None else max(0, round(left_seconds / chunk_seconds))
         self.transcriber = transcriber
         self.endpoint_seconds, self.longest_seconds, self.rescoring = endpoint_seconds, longest_seconds, rescoring
@@ -95,20 +115,24 @@ class LiveTranscriber:
         self.stretch: Stretch | None = None
 
     def hear(self, samples: np.ndarray) -> list[Caption]:
-        """Captions that these samples (N, any number) bring about, in order; often none."""
-        waiting = np.concatenate([self.rest, np.asarray(samples, np.float32)])
+        """Captions that these samples (N, any number) bring about, in order; often none.
+
+        InputError for what are no samples in -1 … 1 of one channel; the stream goes on as if they had not come.
+        """
+        waiting = np.concatenate([self.rest, checked(samples)])
         whole = len(waiting) // FRAME_SAMPLES * FRAME_SAMPLES
         self.rest = waiting[whole:]
         return self._through(waiting[:whole])
 
     def finish(self) -> list[Caption]:
         """The captions still due; the stream is at its end."""
-        missing = -len(self.rest) % FRAME_SAMPLES
-        captions = self._through(np.pad(self.rest, (0, missing)))
-        if self.stretch is not None and missing:
-            self.stretch.samples[-1] = self.stretch.samples[-1][:-missing]
-        self.rest = self.rest[:0]
-        return captions + self._end()
+        rest, self.rest = self.rest, self.rest[:0]
+        if len(rest) and self.stretch is not None:
+            # Only the voice detector may hear the zeros that fill its frame: to the encoder they would be sound.
+            probabilities, self.vad = speech_probabilities(rest, self.vad, last=True)
+            self.stretch.samples.append(rest)
+            self._note(self.stretch, float(probabilities[0]))
+        return self._partial() + self._end()
 
     def _through(self, samples: np.ndarray) -> list[Caption]:
         captions: list[Caption] = []

@@ -36,6 +36,7 @@ ROOMS = {
     "onnxruntime": "glmasr/frontend/vad.py",
     "opencc": ("glmasr/text/normalize.py", "glmasr/text/written.py"),
     "wetext": "glmasr/text/written.py",
+    "kenlm": "glmasr/decoding/ngram.py",
     "cn2an": ("glmasr/text/normalize.py", "glmasr/text/written.py"),
     "pypinyin": "glmasr/text/syllables.py",
     "ToJyutping": "glmasr/text/syllables.py",

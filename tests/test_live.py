@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from glmasr.decoding.streaming import Greedy
 from glmasr.live import LiveTranscriber
 from glmasr.speech import RATE_HZ, InputError
 from glmasr.text.tokenizer import learn_characters
@@ -71,19 +73,48 @@ def test_what_is_stable_stays_and_partial_captions_come_in_between(transcriber, 
     assert partial > 10
 
 
-def test_without_rescoring_the_final_is_the_streams(folder, transcriber, talk):
-    streaming = Transcriber(folder, decoding="streaming")
-    live, pieces = LiveTranscriber(transcriber, rescoring=False), []
-    end = live._end
+@pytest.mark.parametrize(("chunk", "left"), [(4, None), (8, 2), (16, None), (32, 2)])
+def test_live_hears_what_streaming_hears_of_each_stretch(folder, transcriber, talk, monkeypatch, chunk, left):
+    config = {"_target_": "glmasr.transcriber.Streaming", "chunk_frames": chunk, "left_chunks": left}
+    whole, scores, finals = Transcriber(folder, decoding=config), [], []
+    extended, end = Greedy.extended, LiveTranscriber._end
 
-    def noting():
-        pieces.extend([np.concatenate(live.stretch.samples)] if live.stretch else [])
-        return end()
+    def noting(self, log_probs):
+        scores.append(log_probs)
+        return extended(self, log_probs)
 
-    live._end = noting
-    finals = [caption.segment for caption in heard(live, talk[: -RATE_HZ // 4], 1600) if caption.is_final]
-    whole = [segment for segment, _ in streaming.transcribe_pieces(pieces[:1])]
-    assert len(finals) == 3 and [s.text for s in whole] == [s.text for s in finals[:1]] and len(whole[0].text) > 5
+    def ending(self):
+        piece = np.concatenate(self.stretch.samples) if self.stretch else None
+        found = end(self)
+        if piece is not None and scores:
+            heard = whole.encode([piece]).ctc_log_probs[0]
+            torch.testing.assert_close(torch.cat(scores), heard, rtol=0, atol=1e-4)
+            assert [c.segment.text for c in found] == [whole.transcribe_pieces([piece])[0][0].text]
+            finals.extend(found)
+        scores.clear()
+        return found
+
+    monkeypatch.setattr(Greedy, "extended", noting)
+    monkeypatch.setattr(LiveTranscriber, "_end", ending)
+    left_seconds = None if left is None else left * chunk * 0.04
+    live = LiveTranscriber(transcriber, chunk * 0.04, left_seconds, rescoring=False)
+    # The stream ends in the middle of the third sentence, 100 samples into a frame of the voice detector.
+    heard(live, talk[: 512 * ((len(talk) - 2 * RATE_HZ) // 512) + 100], 3_000)
+    assert len(finals) == 3
+
+
+def test_what_would_spoil_a_stream_is_refused_and_it_goes_on(transcriber, talk):
+    live, captions = LiveTranscriber(transcriber), []
+    for start in range(0, len(talk), 1600):
+        for bad, why in (
+            (np.full(160, np.nan, np.float32), "NaN"),
+            (np.zeros((160, 2), np.float32), "one channel"),
+            (np.zeros(160, np.int16), "divide 16-bit ones by 32768"),
+        ):
+            with pytest.raises(InputError, match=why):
+                live.hear(bad)
+        captions += live.hear(talk[start : start + 1600])
+    assert captions + live.finish() == heard(LiveTranscriber(transcriber), talk, 1600)
 
 
 def test_streams_share_a_transcriber_and_nothing_else(transcriber, talk):
@@ -104,6 +135,13 @@ def test_a_speech_without_end_is_cut(transcriber, spoken):
     assert all(c.segment.end_seconds - c.segment.start_seconds <= 3.6 for c in finals)
 
 
-def test_a_chunk_is_whole_frames(transcriber):
+@pytest.mark.parametrize("chunk", [0.1, 0.0, -0.16, float("nan"), float("inf")])
+def test_a_chunk_is_whole_frames(transcriber, chunk):
     with pytest.raises(InputError, match=r"choose 0\.16"):
-        LiveTranscriber(transcriber, chunk_seconds=0.1)
+        LiveTranscriber(transcriber, chunk_seconds=chunk)
+
+
+@pytest.mark.parametrize("setting", [{"endpoint_seconds": 0.0}, {"longest_seconds": 0.1}])
+def test_a_stretch_has_room_for_a_word(transcriber, setting):
+    with pytest.raises(InputError, match="hold no word"):
+        LiveTranscriber(transcriber, **setting)

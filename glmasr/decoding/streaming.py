@@ -39,11 +39,16 @@ class Greedy:
                 ends.append(frame + 1)
                 confidences.append(exp(log_prob))
             last = token
-        parts = (tuple(part) for part in (starts, ends, confidences))
-        return Greedy(Hypothesis(tuple(chosen), score, *parts), self.frames + len(tokens), last)
+        found = Hypothesis(tuple(chosen), score, tuple(starts), tuple(ends), tuple(confidences))
+        return Greedy(found, self.frames + len(tokens), last)
 
     def settled(self, count: int) -> Hypothesis:
         """The first `count` tokens alone."""
         found = self.found
-        starts, ends, confidences = (part[:count] for part in (found.starts, found.ends, found.confidences))
-        return replace(found, tokens=found.tokens[:count], starts=starts, ends=ends, confidences=confidences)
+        return replace(
+            found,
+            tokens=found.tokens[:count],
+            starts=found.starts[:count],
+            ends=found.ends[:count],
+            confidences=found.confidences[:count],
+        )

@@ -17,7 +17,7 @@ COLUMNS = {
 """Of the lists in report.json, which of their fields a table shows; rates are fractions."""
 
 
-def rows_of(report: Mapping[str, Any], table: str) -> list[list[Any]]:
+def rows_of(report: Mapping[str, Any], table: str) -> list[Any]:
     """One list of the report as rows of COLUMNS' fields; None where a row has no such field."""
     return [[row.get(column) for column in COLUMNS[table]] for row in report[table]]
 

@@ -1,12 +1,17 @@
-"""Greedy CTC: repeats merged, blanks dropped, every token with its frames and its confidence."""
+"""Greedy CTC merges repeats and drops blanks; the beam sums alignments, as enumeration and flashlight have it."""
 
 from itertools import groupby
+from math import inf, log
 
 import pytest
 import torch
 
-from glmasr.decoding.ctc import greedy
+from glmasr.build import build
+from glmasr.decoding.ctc import beam_search, exact_scores, greedy, search_one
+from glmasr.decoding.hypothesis import Hypothesis
 from glmasr.text.tokenizer import BLANK
+from tests.decoding import brute
+from tests.small import composed
 
 
 def scores(path: list[int], size: int = 6, probability: float = 0.9) -> torch.Tensor:
@@ -39,3 +44,134 @@ def test_on_random_scores_it_is_the_definition():
     assert hypothesis.score == pytest.approx(log_probs.amax(-1).sum().item(), rel=1e-5)
     for token, start, end in zip(hypothesis.tokens, hypothesis.starts, hypothesis.ends, strict=True):
         assert set(path[start:end]) == {token} and path[end : end + 1] != [token]
+
+
+SHAPES = [(5, 4, seed, spread) for seed in range(6) for spread in (0.5, 1.5, 4.0)]
+
+
+@pytest.mark.parametrize(("frames", "size", "seed", "spread"), SHAPES)
+def test_a_wide_beam_is_the_enumeration_of_all_alignments(frames, size, seed, spread):
+    log_probs = brute.scores(frames, size, seed, spread)
+    expected = sorted(brute.texts(log_probs).items(), key=lambda one: -one[1])
+    found = beam_search(log_probs[None], torch.tensor([frames]), beam=10_000, margin=inf)[0]
+    assert len(found) == len(expected)
+    assert [one.score for one in found] == pytest.approx([log(one) for _, one in expected], abs=1e-5)
+    assert {one.tokens: one.score for one in found}[expected[0][0]] == pytest.approx(log(expected[0][1]), abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_narrow_beam_finds_the_best_and_its_scores_are_exact(seed):
+    log_probs = brute.scores(6, 4, seed, 3.0)
+    expected = brute.texts(log_probs)
+    found = beam_search(log_probs[None], torch.tensor([6]), beam=16, margin=inf)[0]
+    assert found[0].tokens == max(expected, key=expected.__getitem__) and len(found) <= 16
+    assert [one.score for one in found] == pytest.approx([log(expected[one.tokens]) for one in found], abs=1e-5)
+
+
+def plain_beam_search(log_probs: torch.Tensor, beam: int) -> dict[tuple[int, ...], float]:
+    """The definition, without any shortcut: every state of the beam, (text, whether a blank is last), meets every token."""
+    kept = {((), True): 1.0}
+    for row in log_probs.double().exp().tolist():
+        after: dict[tuple[tuple[int, ...], bool], float] = {}
+        for (text, is_blank), mass in kept.items():
+            for token, prob in enumerate(row):
+                goes_on = not is_blank and text[-1:] == (token,)
+                state = (text if token == BLANK or goes_on else (*text, token), token == BLANK)
+                after[state] = after.get(state, 0.0) + mass * prob
+        kept = dict(sorted(after.items(), key=lambda one: -one[1])[:beam])
+    found: dict[tuple[int, ...], float] = {}
+    for (text, _), mass in kept.items():
+        found[text] = found.get(text, 0.0) + mass
+    return {text: log(mass) for text, mass in found.items()}
+
+
+@pytest.mark.parametrize(("spread", "beam"), [(0.3, 10), (1.0, 3), (3.0, 1), (3.0, 10)])
+def test_its_shortcuts_lose_nothing(spread, beam):
+    log_probs = brute.scores(60, 9, 3, spread)
+    best, chosen = log_probs.topk(9)
+    found = search_one(log_probs.flatten().tolist(), best.double().exp().tolist(), chosen.tolist(), beam, None, inf)
+    assert {one.tokens: one.score for one, _ in found} == pytest.approx(plain_beam_search(log_probs, beam), abs=1e-4)
+
+
+def test_together_is_as_alone():
+    log_probs = torch.stack([brute.scores(40, 30, seed, 4.0) for seed in range(3)])
+    lengths = torch.tensor([40, 17, 0])
+    together = beam_search(log_probs, lengths, 5)
+    for row, length in enumerate(lengths.tolist()):
+        assert beam_search(log_probs[row : row + 1, :length], lengths[row : row + 1], 5)[0] == together[row]
+    assert together[2] == [Hypothesis((), 0.0)]
+
+
+def test_long_recordings_do_not_underflow():
+    log_probs = brute.scores(1500, 40, 0, 0.3)
+    best = beam_search(log_probs[None], torch.tensor([1500]), 3)[0][0]
+    assert len(best.tokens) > 100 and best.score == pytest.approx(brute.exact(log_probs, best.tokens), rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def real_scores(spoken_batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Real speech through a small model that was trained on nothing, sharpened."""
+    torch.manual_seed(0)
+    features, lengths = build(composed("finetune")["frontend"])(*spoken_batch)
+    scores = torch.nn.Linear(features.shape[-1], 30)(features[:, ::4])
+    return (6 * scores).log_softmax(-1), lengths // 4
+
+
+@pytest.mark.parametrize("beam", [2, 10])
+def test_flashlight_finds_nothing_better_in_real_speech(real_scores, beam):
+    decoder = pytest.importorskip("torchaudio.models.decoder", exc_type=ImportError)
+    log_probs, lengths = real_scores
+    names = ["-", *(f"t{i}" for i in range(1, log_probs.shape[-1]))]
+    options = {"blank_token": "-", "sil_token": "-", "unk_word": "t1", "log_add": True, "beam_threshold": 1e6}
+    try:
+        peer = decoder.ctc_decoder(None, names, nbest=1, beam_size=beam, **options)
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"flashlight-text is not installed ({error})")
+    ours = [one[0] for one in beam_search(log_probs, lengths, beam, tokens=30)]
+    for row, (length, theirs) in enumerate(zip(lengths.tolist(), peer(log_probs.contiguous(), lengths), strict=True)):
+        tokens = tuple(token for token in theirs[0].tokens.tolist() if token != BLANK)
+        scores = [brute.exact(log_probs[row, :length], one) for one in (ours[row].tokens, tokens)]
+        assert scores[0] >= scores[1] - 1e-3 and scores[0] == pytest.approx(ours[row].score, abs=1e-3)
+
+
+class Likes:
+    """A guide that gives so much for every 5 and takes so much for every end but behind a 5."""
+
+    ceiling = 3.0
+
+    def begin(self):
+        return ()
+
+    def extend(self, state, token):
+        return (*state, token), 3.0 if token == 5 else -0.5
+
+    def finish(self, state):
+        return 0.0 if state[-1:] == (5,) else -2.0
+
+
+def test_a_guide_counts_each_token_once_and_the_end():
+    log_probs = brute.scores(5, 6, 0, 1.0)
+    expected = {}
+    for text, probability in brute.texts(log_probs).items():
+        gain = sum(3.0 if token == 5 else -0.5 for token in text) + Likes().finish(text)
+        expected[text] = log(probability) + gain
+    found = beam_search(log_probs[None], torch.tensor([5]), 10_000, guide=Likes(), margin=inf)[0]
+    assert {one.tokens: one.score for one in found} == pytest.approx(expected, abs=1e-5)
+    assert beam_search(log_probs[None], torch.tensor([5]), 10, guide=Likes())[0][0].tokens == found[0].tokens
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2, 50, 300])
+def test_exact_scores_are_those_of_torch(frames):
+    log_probs = brute.scores(frames, 8, 0, 3.0)
+    texts = [(), (3,), (3, 3), (5, 4, 3, 3, 5), (7,) * 40]
+    found = exact_scores(log_probs.numpy(), texts)
+    for text, score in zip(texts, found.tolist(), strict=True):
+        expected = brute.exact(log_probs, text) if frames else (0.0 if not text else float("-inf"))
+        assert score == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_is_far_behind_is_given_up_and_nothing_else():
+    log_probs = brute.scores(40, 12, 0, 12.0)
+    whole, near = (beam_search(log_probs[None], torch.tensor([40]), 50, margin=margin)[0] for margin in (inf, 2.0))
+    assert len(near) < len(whole) and near[0] == whole[0]
+    assert {one.tokens for one in whole if one.score > whole[0].score - 1.0} <= {one.tokens for one in near}

@@ -1,0 +1,214 @@
+"""What the encoder heard of a batch in, n-best lists out: the searches an experiment chooses from, by name or YAML."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from glmasr.build import build
+from glmasr.decoding import attention, ctc
+from glmasr.decoding.hotwords import Hotwords
+from glmasr.decoding.hypothesis import Guide, Guides, Hypothesis
+from glmasr.decoding.ngram import LanguageModel
+from glmasr.decoding.rescore import rescore
+from glmasr.model.decoder import Decoder
+from glmasr.model.recognizer import Heard, Recognizer
+from glmasr.speech import InputError
+from glmasr.text.tokenizer import Tokenizer
+
+
+class Search(Protocol):
+    """Anything that finds texts in what was heard."""
+
+    def __call__(self, heard: Heard) -> list[list[Hypothesis]]:
+        """For each utterance of the batch its hypotheses, at least one, best first."""
+        ...
+
+
+@dataclass(frozen=True)
+class CtcGreedy:
+    """The best token of every frame: one hypothesis, with frames and confidences."""
+
+    recognizer: Recognizer
+    tokenizer: Tokenizer
+
+    def __call__(self, heard: Heard) -> list[list[Hypothesis]]:
+        scores = heard.ctc_log_probs.cpu()
+        return [[ctc.greedy(row[:end])] for row, end in zip(scores, heard.lengths.tolist(), strict=True)]
+
+
+@dataclass(frozen=True)
+class CtcBeam:
+    """CTC prefix beam search, guided by a language model (`lm`, a file KenLM reads) and hotwords if there are any.
+
+    `tokens` are tried at each frame. `token_bonus` and `hotword_weight` are natural logs for each token; a language
+    model makes texts short, and the bonus makes up for it.
+    """
+
+    recognizer: Recognizer
+    tokenizer: Tokenizer
+    beam: int = 10
+    tokens: int = 20
+    lm: str | None = None
+    lm_weight: float = 0.5
+    token_bonus: float = 0.0
+    hotwords: Sequence[str] = ()
+    hotword_weight: float = 1.5
+
+    def __post_init__(self):
+        check_beam(self.beam)
+        _ = self.guide  # what is wrong with it is said now
+
+    @cached_property
+    def guide(self) -> Guide | None:
+        """What it is guided by."""
+        return guide_of(self, self.token_bonus)
+
+    def __call__(self, heard: Heard) -> list[list[Hypothesis]]:
+        return ctc.beam_search(heard.ctc_log_probs, heard.lengths, self.beam, self.tokens, self.guide)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Beam search of the attention decoder; `length_bonus` is a natural log for each token."""
+
+    recognizer: Recognizer
+    tokenizer: Tokenizer
+    beam: int = 10
+    length_bonus: float = 0.0
+    lm: str | None = None
+    lm_weight: float = 0.3
+    hotwords: Sequence[str] = ()
+    hotword_weight: float = 1.5
+
+    def __post_init__(self):
+        check_beam(self.beam)
+        _ = self.decoder, self.guide
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The recognizer's, or an InputError."""
+        return decoder_of(self.recognizer, "attention")
+
+    @cached_property
+    def guide(self) -> Guide | None:
+        """What it is guided by."""
+        return guide_of(self)
+
+    def __call__(self, heard: Heard) -> list[list[Hypothesis]]:
+        return attention.beam_search(self.decoder, heard, self.beam, 0.0, self.length_bonus, self.guide)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """CTC and attention in one pass: CTC keeps the decoder from loops and leaps, the decoder knows how texts go."""
+
+    recognizer: Recognizer
+    tokenizer: Tokenizer
+    beam: int = 10
+    ctc_weight: float = 0.3
+    length_bonus: float = 0.0
+    lm: str | None = None
+    lm_weight: float = 0.3
+    hotwords: Sequence[str] = ()
+    hotword_weight: float = 1.5
+
+    def __post_init__(self):
+        check_beam(self.beam)
+        check_weight(self.ctc_weight)
+        _ = self.decoder, self.guide
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The recognizer's, or an InputError."""
+        return decoder_of(self.recognizer, "joint")
+
+    @cached_property
+    def guide(self) -> Guide | None:
+        """What it is guided by."""
+        return guide_of(self)
+
+    def __call__(self, heard: Heard) -> list[list[Hypothesis]]:
+        return attention.beam_search(self.decoder, heard, self.beam, self.ctc_weight, self.length_bonus, self.guide)
+
+
+@dataclass(frozen=True)
+class Rescore:
+    """The CTC beam's hypotheses, put in order by CTC and attention together."""
+
+    recognizer: Recognizer
+    tokenizer: Tokenizer
+    beam: int = 10
+    tokens: int = 20
+    ctc_weight: float = 0.3
+    lm: str | None = None
+    lm_weight: float = 0.5
+    token_bonus: float = 0.0
+    hotwords: Sequence[str] = ()
+    hotword_weight: float = 1.5
+
+    def __post_init__(self):
+        check_beam(self.beam)
+        check_weight(self.ctc_weight)
+        _ = self.decoder, self.guide
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The recognizer's, or an InputError."""
+        return decoder_of(self.recognizer, "rescore")
+
+    @cached_property
+    def guide(self) -> Guide | None:
+        """What its first pass is guided by."""
+        return guide_of(self, self.token_bonus)
+
+    def __call__(self, heard: Heard) -> list[list[Hypothesis]]:
+        found = ctc.beam_search(heard.ctc_log_probs, heard.lengths, self.beam, self.tokens, self.guide)
+        return rescore(self.decoder, heard.context, heard.padding, found, self.ctc_weight)
+
+
+SEARCHES = {"ctc_greedy": CtcGreedy, "ctc_beam": CtcBeam, "attention": Attention, "joint": Joint, "rescore": Rescore}
+"""By the names of conf/decoding/*.yaml."""
+
+
+def open_search(config: Mapping[str, Any] | str, recognizer: Recognizer, tokenizer: Tokenizer) -> Search:
+    """The search a config with `_target_` describes, or one of SEARCHES by its name, with its defaults.
+
+    InputError where the name, a setting or a file is wrong, or the bundle lacks the decoder the search needs.
+    """
+    if not isinstance(config, str):
+        return build(config, recognizer=recognizer, tokenizer=tokenizer)
+    if config not in SEARCHES:
+        raise InputError(f"decoding '{config}' is unknown: choose one of {', '.join(SEARCHES)}")
+    return SEARCHES[config](recognizer, tokenizer)
+
+
+def guide_of(search: "CtcBeam | Attention | Joint | Rescore", token_bonus: float = 0.0) -> Guide | None:
+    """A search's language model, hotwords and bonus as one guide, None where it has none of them."""
+    guides: list[Guide] = []
+    if search.lm:
+        guides.append(LanguageModel(search.lm, search.lm_weight, search.tokenizer))
+    if search.hotwords:
+        guides.append(Hotwords(search.hotwords, search.hotword_weight, search.tokenizer))
+    return Guides(tuple(guides), token_bonus) if guides or token_bonus else None
+
+
+def decoder_of(recognizer: Recognizer, name: str) -> Decoder:
+    """The attention decoder, or an InputError that says what to do without one."""
+    if recognizer.decoder is None:
+        raise InputError(
+            f"decoding={name} needs an attention decoder, which this bundle was trained without: use ctc_beam"
+        )
+    return recognizer.decoder
+
+
+def check_beam(beam: int) -> None:
+    """InputError for a beam of nothing."""
+    if beam < 1:
+        raise InputError(f"a beam of {beam} finds nothing: choose 1 or more")
+
+
+def check_weight(ctc_weight: float) -> None:
+    """InputError outside 0 … 1."""
+    if not 0.0 <= ctc_weight <= 1.0:
+        raise InputError(f"ctc_weight {ctc_weight} is not a share: choose 0 (attention alone) to 1 (CTC alone)")
