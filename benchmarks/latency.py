@@ -7,9 +7,9 @@ microphone gives them. A caption's time is the stream's when the block came that
 took since: what a listener waits on a machine that does nothing else. `first` counts from the first frame in which the
 voice detector hears speech, `final` from the last; of that `final_wait` is the pause that ends a stretch, which no
 machine can save. Errors are of the final captions (live), of the greedy search in chunks (chunked), and in the whole
-(offline), these two without the noise around. `partials_kept` is the share of partial captions whose text the final one
-of their stretch begins with, `stable_kept` the same of their stable part, where there is one: what the second pass mends
-is missing.
+(offline), these two without the noise around. `partials_kept` is the share of partial captions whose text the final
+one of their stretch begins with, `stable_kept` the same of their stable part, where there is one: what the second pass
+mends is missing.
 """
 
 import argparse

@@ -6,7 +6,9 @@ OMP_NUM_THREADS=1 python benchmarks/plan.py --rounds 3 --json plan.json
 Every case is a pretraining with Lightning, our loader and optimizer, in a process of its own: the median of its steps
 but the first two, and the peak of resident memory (getrusage) less what was resident before the first step, but for
 the weights.
-Cases take turns. Seconds are of the process' CPU time, which on one thread and a quiet machine are the clock's; on a
+Cases take turns. glibc's heap holds much more than was asked of it when batches vary, so memory is also measured, and
+compared, in processes whose allocator gives back what is freed (RETURNING); what the others held is printed as well.
+Seconds are of the process' CPU time, which on one thread and a quiet machine are the clock's; on a
 shared one they leave out the neighbors' turns, though not what they do to caches and clock rates.
 """
 
@@ -17,7 +19,9 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -32,6 +36,9 @@ CASES = (
     ("width 96, 10 blocks", ("model.encoder.width=96", "model.encoder.blocks=10", "batches.batch_seconds=30")),
     ("random projection", ("objective=random_projection", "batches.batch_seconds=30")),
 )
+RETURNING = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+"""Tensors of 64 kB and more get pages of their own, which slows steps down."""
+
 STEPS, WARM = 12, 2
 WITHIN = 0.2
 
@@ -47,11 +54,12 @@ def main() -> None:
         return
     load, lines = os.getloadavg()[0], []
     measured = [[in_a_process(overrides) for _, overrides in CASES] for _ in range(asked.rounds)]
+    returning = [[in_a_process(overrides, RETURNING) for _, overrides in CASES] for _ in range(asked.rounds)]
     efficiency, machine = calibrated()
     print(f"calibrated: {efficiency}")
     for index, (name, overrides) in enumerate(CASES):
-        runs = [one[index] for one in measured]
-        lines.append({"case": name, **compare(overrides, runs, efficiency, machine)})
+        runs, lean = ([one[index] for one in them] for them in (measured, returning))
+        lines.append({"case": name, **compare(overrides, runs, lean, efficiency, machine)})
         print(shown(lines[-1]), flush=True)
     kept = all(abs(line[what]["ratio"] - 1) <= WITHIN for line in lines for what in ("seconds", "megabytes"))
     print(f"{'all' if kept else 'NOT all'} within {WITHIN:.0%}; load {load:.1f} before, {os.getloadavg()[0]:.1f} after")
@@ -66,7 +74,8 @@ def shown(line: dict[str, Any]) -> str:
     return (
         f"{line['case']:22} {line['shape']:>12}"
         f"  step {step['predicted'] * 1e3:7.1f} ms, {step['measured'] * 1e3:7.1f} measured ({step['ratio'] - 1:+.0%})"
-        f"  memory {memory['predicted']:5.0f} MB, {memory['measured']:5.0f} measured ({memory['ratio'] - 1:+.0%})"
+        f"  memory {memory['predicted']:5.0f} MB, {memory['measured']:5.0f} measured ({memory['ratio'] - 1:+.0%}; "
+        f"{memory['held_by_glibc']:.0f} held by glibc)"
     )
 
 
@@ -91,7 +100,7 @@ def calibrated() -> tuple[Any, Any]:
     return calibrate(config, machine, **config["calibration"], clock=time.process_time)[0], machine
 
 
-def in_a_process(overrides: tuple[str, ...]) -> dict[str, Any]:
+def in_a_process(overrides: tuple[str, ...], variables: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """What `measure` says in a fresh process."""
     done = subprocess.run([sys.executable, __file__, "--case", *overrides], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -106,7 +115,8 @@ def measure(overrides: list[str]) -> dict[str, Any]:
 
     from glmasr.build import build
     from glmasr.model.recognizer import parameter_count
-    from glmasr.planning.workload import FRAME_SECONDS
+    from glmasr.planning.machine import Machine, narrowed, step_of
+    from glmasr.planning.workload import FRAME_SECONDS, batch_of
     from glmasr.speech import RATE_HZ
     from glmasr.training.datamodule import SpeechBatches
     from glmasr.training.pretrain import Pretraining
@@ -151,7 +161,9 @@ def measure(overrides: list[str]) -> dict[str, Any]:
         use_distributed_sampler=False,
         gradient_clip_val=config["trainer"]["gradient_clip_val"],
     )
-    warm()
+    step_of(narrowed(config, 0.2, 1), Machine("cpu", "cpu", "32-true", 1, 1, 1, 1, 1, 1, 1))(
+        *batch_of(25, 2, config["masking"])  # libraries load what they load on first use, which is no model's memory
+    )
     module = Pretraining(
         ear=build(config["frontend"]),
         encoder=build(config["model"]["encoder"]),
@@ -171,19 +183,9 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def warm() -> None:
-    """Let libraries load what they load on first use, which is no model's memory."""
-    import torch
-    from torch import nn
-
-    layer = nn.Linear(8, 8)
-    layer(torch.randn(4, 8)).sum().backward()
-    torch.optim.AdamW(layer.parameters(), fused=True).step()
-    torch.fft.rfft(torch.randn(4, 512))
-    nn.Conv2d(1, 4, 3)(torch.randn(1, 1, 8, 8)).sum().backward()
-
-
-def compare(overrides, runs: list[dict[str, Any]], efficiency: Any, machine: Any) -> dict[str, Any]:
+def compare(
+    overrides: tuple[str, ...], runs: list[dict[str, Any]], lean: list[dict[str, Any]], efficiency: Any, machine: Any
+) -> dict[str, Any]:
     """Predicted for the median step's shape, and for the largest batch's memory, against the medians of all runs."""
     from glmasr.planning.plan import STRATEGIES, memory_of
     from glmasr.planning.workload import workload
@@ -198,14 +200,14 @@ def compare(overrides, runs: list[dict[str, Any]], efficiency: Any, machine: Any
     ]
     measured = [float(np.median([run["steps"][at][2] for run in runs])) for at in range(WARM, STEPS)]
     largest = max(memory_of(work, STRATEGIES[0], 1, u, f).total for u, f, _ in runs[0]["steps"]) * 1e3
-    found = float(np.median([run["megabytes"] for run in runs]))
+    found, held = (float(np.median([run["megabytes"] for run in them])) for them in (lean, runs))
     utterances, frames = (float(np.median([one[at] for one in runs[0]["steps"]])) for at in (0, 1))
     seconds = {"predicted": float(np.median(predicted)), "measured": float(np.median(measured))}
     megabytes = {"predicted": largest, "measured": found}
     return {
         "shape": f"{utterances:.0f} x {frames * 0.04:.1f} s",
         "seconds": seconds | {"ratio": seconds["predicted"] / seconds["measured"]},
-        "megabytes": megabytes | {"ratio": largest / found},
+        "megabytes": megabytes | {"ratio": largest / found, "held_by_glibc": held},
     }
 
 

@@ -76,17 +76,21 @@ def test_what_is_stable_stays_and_partial_captions_come_in_between(transcriber, 
 @pytest.mark.parametrize(("chunk", "left"), [(4, None), (8, 2), (16, None), (32, 2)])
 def test_live_hears_what_streaming_hears_of_each_stretch(folder, transcriber, talk, monkeypatch, chunk, left):
     config = {"_target_": "glmasr.transcriber.Streaming", "chunk_frames": chunk, "left_chunks": left}
-    whole, scores, finals = Transcriber(folder, decoding=config), [], []
+    whole, scores, finals, stops = Transcriber(folder, decoding=config), [], [], []
     extended, end = Greedy.extended, LiveTranscriber._end
+    # It ends in the middle of the third sentence, 100 samples into a frame of the voice detector.
+    stream = talk[: 512 * ((len(talk) - 2 * RATE_HZ) // 512) + 100]
 
     def noting(self, log_probs):
         scores.append(log_probs)
         return extended(self, log_probs)
 
     def ending(self):
-        piece = np.concatenate(self.stretch.samples) if self.stretch else None
+        piece, start = (np.concatenate(self.stretch.samples), self.stretch.start_sample) if self.stretch else (None, 0)
         found = end(self)
         if piece is not None and scores:
+            np.testing.assert_array_equal(piece, stream[start : start + len(piece)])
+            stops.append(start + len(piece))
             heard = whole.encode([piece]).ctc_log_probs[0]
             torch.testing.assert_close(torch.cat(scores), heard, rtol=0, atol=1e-4)
             assert [c.segment.text for c in found] == [whole.transcribe_pieces([piece])[0][0].text]
@@ -98,9 +102,8 @@ def test_live_hears_what_streaming_hears_of_each_stretch(folder, transcriber, ta
     monkeypatch.setattr(LiveTranscriber, "_end", ending)
     left_seconds = None if left is None else left * chunk * 0.04
     live = LiveTranscriber(transcriber, chunk * 0.04, left_seconds, rescoring=False)
-    # The stream ends in the middle of the third sentence, 100 samples into a frame of the voice detector.
-    heard(live, talk[: 512 * ((len(talk) - 2 * RATE_HZ) // 512) + 100], 3_000)
-    assert len(finals) == 3
+    heard(live, stream, 3_000)
+    assert len(finals) == 3 and stops[-1] == len(stream)
 
 
 def test_what_would_spoil_a_stream_is_refused_and_it_goes_on(transcriber, talk):

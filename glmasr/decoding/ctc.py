@@ -70,7 +70,7 @@ def beam_search(
     beam: int,
     tokens: int = 20,
     guide: Guide | None = None,
-    margin: float = 20.0,
+    margin: float = 15.0,
 ) -> list[list[Hypothesis]]:
     """The best texts of each utterance by the summed mass of their alignments (after Hannun et al. 2014, algorithm 1).
 
@@ -117,27 +117,30 @@ def search_one(
     for frame, (probs, ids) in enumerate(zip(best, chosen, strict=True)):
         start = frame * width
         blank_prob, floor = exp(log_probs[start + BLANK]), beams[0].total * probs[0] * share
-        for node in beams:  # its text as it is: said again, or reached from a parent that is in the beam too
-            parent = node.parent
+        masses = []
+        for node in beams:  # its text as it is: said on, or reached from a parent that is in the beam too
+            masses.append(node.total * blank_prob)
+            parent, token, mass = node.parent, node.token, node.spoken
             if parent is None:
                 continue
-            token = node.token
-            mass = node.spoken
             if parent.alive:
                 mass += (parent.blank if parent.token == token else parent.total) * node.weight
-            node.stays = mass * exp(log_probs[start + token])
-        masses = [mass for node in beams for mass in (node.total * blank_prob, node.stays)]
-        if len(masses) >= beam:
-            floor = max(floor, sorted(masses)[-beam])
-        reached = extend(beams, probs, ids, floor / ceiling, beam, guide)
-        masses += [node.spoken for node in reached]
-        largest = max(masses)
-        floor = largest * share
+            node.stays = mass = mass * exp(log_probs[start + token])
+            masses.append(mass)
         if len(masses) > beam:
-            floor = max(floor, sorted(masses)[-beam])
+            masses.sort(reverse=True)
+            floor = max(floor, masses[beam - 1])
+        reached = extend(beams, probs, ids, floor / ceiling, beam, guide)
         for node in beams:
             node.blank, node.spoken = node.total * blank_prob, node.stays
-        beams = prune(beams + reached, floor)
+        if reached:
+            beams += reached
+            masses += [node.spoken for node in reached]
+            if len(masses) > beam:
+                masses.sort(reverse=True)
+                floor = max(floor, masses[beam - 1])
+        largest = max(masses)
+        beams = prune(beams, max(floor, largest * share))
         if largest < SMALL:
             scale += log(largest)
             for node in beams:
@@ -160,10 +163,12 @@ def prune(nodes: list[Prefix], floor: float) -> list[Prefix]:
             node.blank = 0.0
         if node.spoken < floor:
             node.spoken = 0.0
-        node.total = node.blank + node.spoken
-        node.alive = node.total > 0.0
-        if node.alive:
+        node.total = total = node.blank + node.spoken
+        if total > 0.0:
+            node.alive = True
             kept.append(node)
+        else:
+            node.alive = False
     kept.sort(key=BY_TOTAL, reverse=True)
     return kept
 
@@ -216,8 +221,9 @@ def exact_scores(log_probs: Float[np.ndarray, "T V"], texts: Sequence[Sequence[i
     masses[:, 1] = 1.0  # all of it is before the first blank
     here, before, two_before = masses[:, 2:], masses[:, 1:-1], masses[:, :-2]
     scales = np.zeros(len(texts))
+    after = np.empty_like(leaps)
     for frame, emitted in enumerate(emissions):
-        after = leaps * two_before
+        np.multiply(leaps, two_before, out=after)
         after += here
         after += before
         np.multiply(after, emitted, out=here)

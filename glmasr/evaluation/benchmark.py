@@ -217,9 +217,9 @@ def benchmark(
 ) -> Outcome:
     """Every system on every test set, or on those that `hears` names for it.
 
-    `folder`/utterances keeps what was heard, and a second start goes on from it. One system after the other: an iterator
-    that builds each when it is asked for has only one in memory at a time, and what it takes is then measured from
-    before it is built.
+    `folder`/utterances keeps what was heard, and a second start goes on from it. One system after the other: an
+    iterator that builds each when it is asked for has only one in memory at a time, and what it takes is then measured
+    from before it is built.
     """
     places = [(test_set.name, test_set.condition) for test_set in test_sets]
     if not places or len(set(places)) < len(places):

@@ -52,10 +52,12 @@ def lines(made: Plan) -> Iterator[str]:
 
 
 def header(*names: str) -> str:
+    """The names of columns, as wide as their numbers."""
     return f"  {names[0]:20}" + "".join(f"{name:>14}" for name in names[1:])
 
 
 def memory_line(row: Row) -> str:
+    """One strategy's memory on a GPU in GB, and the longest batch that fits."""
     memory = row.memory
     parts = (memory.weights, memory.gradients, memory.optimizer, memory.copies, memory.activations, memory.total)
     largest = f"{row.largest_batch_seconds:,.0f} s" if row.largest_batch_seconds else "none"
@@ -63,6 +65,7 @@ def memory_line(row: Row) -> str:
 
 
 def time_line(row: Row) -> str:
+    """One strategy's batch, update, time and price; or that it does not fit."""
     if not row.fits:
         return f"  {row.strategy:20}" + f"{row.batch_seconds:12,.0f} s" + f"{'does not fit':>14}"
     update = f"{row.audio_seconds / 3600:,.2f} h"

@@ -122,6 +122,7 @@ def repeat_command(folder: Path) -> str:
 
 
 def write(path: Path, facts: dict[str, Any]) -> None:
+    """Facts as JSON; the file appears whole or not at all."""
     staged = path.with_suffix(".tmp")
     staged.write_text(json.dumps(facts, indent=1, ensure_ascii=False))
     replace_file(staged, path)

@@ -69,7 +69,7 @@ def test_a_narrow_beam_finds_the_best_and_its_scores_are_exact(seed):
 
 
 def plain_beam_search(log_probs: torch.Tensor, beam: int) -> dict[tuple[int, ...], float]:
-    """The definition, without any shortcut: every state of the beam, (text, whether a blank is last), meets every token."""
+    """The definition, without any shortcut: every state of the beam, (text, is a blank last), meets every token."""
     kept = {((), True): 1.0}
     for row in log_probs.double().exp().tolist():
         after: dict[tuple[tuple[int, ...], bool], float] = {}

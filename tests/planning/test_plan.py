@@ -107,9 +107,9 @@ def test_an_update_of_stated_seconds_is_accumulated_and_its_number_makes_the_hou
 
 
 def test_a_stated_mfu_is_reached():
-    made = planned("model=nano", "mfu=0.4", "batch_seconds=240", "strategy=ddp", "network.overlap=1e9")
+    made = planned("model=nano", "mfu=0.4", "batch_seconds=240", "strategy=ddp", "gpus=1")
     row = chosen(made)
-    assert row.mfu == pytest.approx(0.4, rel=0.02)  # but for the optimizer
+    assert row.mfu == pytest.approx(0.4, rel=0.05)  # but for the optimizer
 
 
 def test_bytes_on_the_network():
@@ -142,7 +142,7 @@ def test_it_warns_of_the_bottleneck(overrides, warning):
 
 def test_a_plan_without_a_bottleneck_has_no_warning():
     quiet = ("model=conformer_base", "update_seconds=7680", "updates=400000", "batch_seconds=240")
-    assert planned(*quiet, "gpus=32").warnings == ()
+    assert planned(*quiet, "gpus=32", "checkpoints.every_steps=5000").warnings == ()
 
 
 def test_a_loader_that_is_too_slow_sets_the_pace():
