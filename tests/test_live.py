@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from glmasr.decoding.streaming import Greedy
+from glmasr.frontend.vad import FRAME_SAMPLES
 from glmasr.live import LiveTranscriber
 from glmasr.speech import RATE_HZ, InputError
 from glmasr.text.tokenizer import learn_characters
@@ -62,12 +63,13 @@ def test_captions_stand_where_they_were_said(transcriber, talk, spoken):
 
 
 def test_what_is_stable_stays_and_partial_captions_come_in_between(transcriber, talk):
-    stable, partial = "", 0
+    stable, shown, partial = "", "", 0
     for caption in heard(LiveTranscriber(transcriber, chunk_seconds=0.16), talk, 800):
         if caption.is_final:
-            stable = ""
+            stable = shown = ""
             continue
-        partial += 1
+        assert caption.segment.text != shown
+        partial, shown = partial + 1, caption.segment.text
         assert caption.segment.text.startswith(stable) and caption.stable_text.startswith(stable)
         stable = caption.stable_text
     assert partial > 10
@@ -136,6 +138,23 @@ def test_a_speech_without_end_is_cut(transcriber, spoken):
     finals = [c for c in heard(LiveTranscriber(transcriber, longest_seconds=3.0), endless, 1600) if c.is_final]
     assert len(finals) >= len(endless) / RATE_HZ / 3.1 - 2
     assert all(c.segment.end_seconds - c.segment.start_seconds <= 3.6 for c in finals)
+
+
+@pytest.mark.parametrize(("frames", "probability", "expected"), [(2, 0.95, 0), (4, 0.7, 0), (4, 0.95, 1), (9, 0.7, 1)])
+@pytest.mark.parametrize("rescoring", [True, False])
+def test_a_click_is_no_speech(transcriber, talk, monkeypatch, frames, probability, expected, rescoring):
+    """Short sounds count only if the voice detector, here one that says what it is told, is sure of them."""
+
+    def detector(samples, state, last=False):
+        count = len(samples) // FRAME_SAMPLES
+        spoken = [probability if 20 <= frame < 20 + frames else 0.0 for frame in range(state, state + count)]
+        return np.array(spoken, np.float32), state + count
+
+    live = LiveTranscriber(transcriber, chunk_seconds=0.16, rescoring=rescoring)
+    live.vad = 0
+    monkeypatch.setattr("glmasr.live.speech_probabilities", detector)
+    captions = heard(live, talk[3 * RATE_HZ : 6 * RATE_HZ], 1600)
+    assert sum(caption.is_final for caption in captions) == expected and bool(captions) == bool(expected)
 
 
 @pytest.mark.parametrize("chunk", [0.1, 0.0, -0.16, float("nan"), float("inf")])

@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,21 +104,24 @@ def calibrate(
     (utterances, frames). Every shape is timed in each of `rounds`, in turns. InputError where there is no such device.
     """
     if machine.kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"calibrate=true measures here, but there is no GPU for gpu={machine.name}: gpu=cpu, or none")
-    steps, costs = [], []
+        raise InputError(
+            f"calibrate=true measures here, but there is no GPU for gpu={machine.name}: take gpu=cpu, or leave it out"
+        )
+    steps: list[Callable[[], None]] = []
+    costs: list[tuple[float, float, float]] = []
     for share in widths:
         smaller = narrowed(config, share, blocks)
         work = workload(smaller, machine.kind, machine.half)
         step = step_of(smaller, machine)
         for utterances, frames in shapes:
             batch = [one.to(machine.kind) for one in batch_of(frames, utterances, config["masking"])]
-            steps.append(lambda step=step, batch=batch: step(*batch))
+            steps.append(partial(step, *batch))
             costs.append(counted(work, utterances, frames))
     for step in steps:
         step()  # what happens once
     taken = [[timed(step, machine, clock) for step in steps] for _ in range(rounds)]
     medians = np.median(np.array(taken), axis=0)
-    trials = [Trial(*cost, float(seconds)) for cost, seconds in zip(costs, medians, strict=True)]
+    trials = [Trial(*cost, seconds) for cost, seconds in zip(costs, medians.tolist(), strict=True)]
     return explained(machine, trials), trials
 
 

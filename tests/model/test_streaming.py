@@ -32,7 +32,9 @@ def test_streamed_is_whole(spoken, chunk, left, causal):
         torch.testing.assert_close(streamed, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("samples", [1, 399, 400, 560, 720, 880, 1040, 10_240, 10_479, 10_480, 10_879, 10_880, 11_040])
+@pytest.mark.parametrize(
+    "samples", [1, 399, 400, 560, 720, 880, 1040, 10_240, 10_479, 10_480, 10_639, 10_640, 10_879, 10_880, 11_040]
+)
 def test_every_end_is_the_wholes(spoken, samples):
     encoder, waveform = tiny(), spoken[0][8_000 : 8_000 + samples]
     torch.testing.assert_close(

@@ -107,9 +107,9 @@ def test_an_update_of_stated_seconds_is_accumulated_and_its_number_makes_the_hou
 
 
 def test_a_stated_mfu_is_reached():
-    made = planned("model=nano", "mfu=0.4", "batch_seconds=240", "strategy=ddp", "gpus=1")
+    made = planned("model=nano", "mfu=0.4", "batch_seconds=5000", "strategy=ddp", "gpus=1")
     row = chosen(made)
-    assert row.mfu == pytest.approx(0.4, rel=0.05)  # but for the optimizer
+    assert row.mfu == pytest.approx(0.4, rel=0.02)  # but for the optimizer
 
 
 def test_bytes_on_the_network():
