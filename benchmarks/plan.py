@@ -6,7 +6,7 @@ OMP_NUM_THREADS=1 python benchmarks/plan.py --rounds 3 --json plan.json
 Every case is a pretraining with Lightning, our loader and optimizer, in a process of its own: the median of its steps
 but the first two, and the peak of resident memory (getrusage) less what was resident before the first step, but for
 the weights.
-Cases take turns. glibc's heap holds much more than was asked of it when batches vary, so memory is also measured, and
+Cases and calibrations take turns. glibc's heap holds much more than was asked of it when batches vary, so memory is also measured, and
 compared, in processes whose allocator gives back what is freed (RETURNING); what the others held is printed as well.
 Seconds are of the process' CPU time, which on one thread and a quiet machine are the clock's; on a
 shared one they leave out the neighbors' turns, though not what they do to caches and clock rates.
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -53,12 +54,16 @@ def main() -> None:
         print(json.dumps(measure(asked.case)))
         return
     load, lines = os.getloadavg()[0], []
-    measured = [[in_a_process(overrides) for _, overrides in CASES] for _ in range(asked.rounds)]
-    returning = [[in_a_process(overrides, RETURNING) for _, overrides in CASES] for _ in range(asked.rounds)]
-    efficiency, machine = calibrated()
+    machine, trials, measured, returning = cpu(), [], [], []
+    for _ in range(asked.rounds):
+        for _, overrides in CASES:
+            trials.append(calibrated(machine))
+            measured.append(in_a_process(overrides))
+            returning.append(in_a_process(overrides, RETURNING))
+    efficiency = agreed(machine, trials)
     print(f"calibrated: {efficiency}")
     for index, (name, overrides) in enumerate(CASES):
-        runs, lean = ([one[index] for one in them] for them in (measured, returning))
+        runs, lean = (them[index :: len(CASES)] for them in (measured, returning))
         lines.append({"case": name, **compare(overrides, runs, lean, efficiency, machine)})
         print(shown(lines[-1]), flush=True)
     kept = all(abs(line[what]["ratio"] - 1) <= WITHIN for line in lines for what in ("seconds", "megabytes"))
@@ -86,23 +91,44 @@ def configured(overrides: tuple[str, ...] | list[str]) -> dict[str, Any]:
     return composed("pretrain", "batches.workers=1", "logger=files", *overrides)
 
 
-def calibrated() -> tuple[Any, Any]:
-    """As `make plan ARGS="gpu=cpu calibrate=true"`, but in CPU time."""
+def cpu() -> Any:
+    """conf/gpu/cpu.yaml, one thread."""
     import torch
 
     from glmasr.build import build
-    from glmasr.planning.machine import calibrate
     from tests.small import composed
 
     torch.set_num_threads(1)
+    return build(composed("plan", "gpu=cpu")["gpu"])
+
+
+def calibrated(machine: Any) -> list[Any]:
+    """The trials of `make plan ARGS="gpu=cpu calibrate=true"`, in CPU time, once each: called between cases."""
+    from glmasr.planning.machine import calibrate
+    from tests.small import composed
+
     config = composed("plan", "gpu=cpu")
-    machine = build(config["gpu"])
-    return calibrate(config, machine, **config["calibration"], clock=time.process_time)[0], machine
+    calibration = config["calibration"] | {"rounds": 1}
+    return calibrate(config, machine, **calibration, clock=time.process_time)[1]
+
+
+def agreed(machine: Any, trials: list[list[Any]]) -> Any:
+    """The efficiency by the medians of every trial."""
+    from glmasr.planning.machine import explained
+
+    medians = [float(np.median([one.seconds for one in same])) for same in zip(*trials, strict=True)]
+    return explained(machine, [replace(one, seconds=s) for one, s in zip(trials[0], medians, strict=True)])
 
 
 def in_a_process(overrides: tuple[str, ...], variables: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """What `measure` says in a fresh process."""
-    done = subprocess.run([sys.executable, __file__, "--case", *overrides], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, __file__, "--case", *overrides],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | dict(variables),
+    )
     if done.returncode:
         sys.exit(done.stderr[-2000:])
     return json.loads(done.stdout.splitlines()[-1])

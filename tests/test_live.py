@@ -69,6 +69,7 @@ def test_what_is_stable_stays_and_partial_captions_come_in_between(transcriber, 
             stable = shown = ""
             continue
         assert caption.segment.text != shown
+        assert len(caption.stable_text.split()) == len(caption.segment.text.split()) - 1
         partial, shown = partial + 1, caption.segment.text
         assert caption.segment.text.startswith(stable) and caption.stable_text.startswith(stable)
         stable = caption.stable_text
@@ -140,19 +141,39 @@ def test_a_speech_without_end_is_cut(transcriber, spoken):
     assert all(c.segment.end_seconds - c.segment.start_seconds <= 3.6 for c in finals)
 
 
+def tell(live: LiveTranscriber, monkeypatch, probabilities: list[float]) -> None:
+    """Have the voice detector say these, frame by frame, and silence behind."""
+
+    def detector(samples, state, last=False):
+        stop = state + len(samples) // FRAME_SAMPLES
+        return np.array([*probabilities, *[0.0] * stop][state:stop], np.float32), stop
+
+    live.vad = 0
+    monkeypatch.setattr("glmasr.live.speech_probabilities", detector)
+
+
+@pytest.mark.parametrize(
+    ("longest", "pieces"),
+    [(30.0, [0.256 + 1.984 + 0.256 + 0.512 + 0.25]), (3.0, [0.256 + 1.984 + 0.224, 0.032 + 0.512 + 0.25])],
+)
+def test_a_long_stretch_ends_in_a_short_pause_and_the_final_pass_hears_little_of_it(
+    transcriber, talk, monkeypatch, longest, pieces
+):
+    given, transcribe = [], transcriber.transcribe_pieces
+    monkeypatch.setattr(transcriber, "transcribe_pieces", lambda some: given.extend(some) or transcribe(some))
+    live = LiveTranscriber(transcriber, longest_seconds=longest)
+    tell(live, monkeypatch, [0.0] * 20 + [1.0] * 62 + [0.0] * 8 + [1.0] * 16)
+    heard(live, np.resize(talk[3 * RATE_HZ : 4 * RATE_HZ], 6 * RATE_HZ), 1600)
+    assert [len(piece) / RATE_HZ for piece in given] == pytest.approx(pieces, abs=0.01)
+
+
 @pytest.mark.parametrize(("frames", "probability", "expected"), [(2, 0.95, 0), (4, 0.7, 0), (4, 0.95, 1), (9, 0.7, 1)])
 @pytest.mark.parametrize("rescoring", [True, False])
 def test_a_click_is_no_speech(transcriber, talk, monkeypatch, frames, probability, expected, rescoring):
     """Short sounds count only if the voice detector, here one that says what it is told, is sure of them."""
 
-    def detector(samples, state, last=False):
-        count = len(samples) // FRAME_SAMPLES
-        spoken = [probability if 20 <= frame < 20 + frames else 0.0 for frame in range(state, state + count)]
-        return np.array(spoken, np.float32), state + count
-
     live = LiveTranscriber(transcriber, chunk_seconds=0.16, rescoring=rescoring)
-    live.vad = 0
-    monkeypatch.setattr("glmasr.live.speech_probabilities", detector)
+    tell(live, monkeypatch, [0.0] * 20 + [probability] * frames)
     captions = heard(live, talk[3 * RATE_HZ : 6 * RATE_HZ], 1600)
     assert sum(caption.is_final for caption in captions) == expected and bool(captions) == bool(expected)
 

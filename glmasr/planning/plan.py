@@ -229,7 +229,7 @@ def row_of(
     largest = largest_batch(config, machine, work, strategy)
     wanted, update = config["batch_seconds"], config["update_seconds"]
     batch = wanted or max(config["utterance_seconds"], min(largest, update / gpus if update else math.inf))
-    accumulate = max(1, round(update / (batch * gpus))) if update else 1
+    accumulate = max(1, math.ceil(update / (batch * gpus) - 1e-9)) if update else 1
     if update:
         batch = update / (gpus * accumulate)
     utterances = batch / config["utterance_seconds"]
