@@ -4,18 +4,16 @@ OMP_NUM_THREADS=1 python benchmarks/plan.py                      # conformer_tin
 OMP_NUM_THREADS=1 python benchmarks/plan.py --rounds 3 --json plan.json
 
 Every case is a pretraining with Lightning, our loader and optimizer, in a process of its own: the median of its steps
-but the first two, and the peak of resident memory (getrusage) less what was resident before the first step, but for
-the weights.
-Cases and calibrations take turns. glibc's heap holds much more than was asked of it when batches vary, so memory is also measured, and
-compared, in processes whose allocator gives back what is freed (RETURNING); what the others held is printed as well.
-Seconds are of the process' CPU time, which on one thread and a quiet machine are the clock's; on a
-shared one they leave out the neighbors' turns, though not what they do to caches and clock rates.
+but the first two, and the peak of resident memory in training less what was resident before it, but for the weights.
+glibc's heap holds much more than was asked of it when batches vary in shape, so memory is measured, and compared, in
+further processes whose allocator gives back what is freed (RETURNING); what the others held is printed beside it. Cases
+and calibrations take turns. Seconds are of the process' CPU time, which on one thread and a quiet machine are the
+clock's; on a shared one they leave out the neighbors' turns, though not what they do to caches and clock rates.
 """
 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -140,6 +138,7 @@ def measure(overrides: list[str]) -> dict[str, Any]:
     import torch
 
     from glmasr.build import build
+    from glmasr.evaluation.memory import PeakMemory
     from glmasr.model.recognizer import parameter_count
     from glmasr.planning.machine import Machine, narrowed, step_of
     from glmasr.planning.workload import FRAME_SECONDS, batch_of
@@ -164,7 +163,11 @@ def measure(overrides: list[str]) -> dict[str, Any]:
 
     class Steps(lightning.Callback):
         def on_train_start(self, trainer, module):
-            self.before = resident() - 4 * parameter_count(module)
+            self.weights, self.memory = 4 * parameter_count(module), PeakMemory()
+            self.memory.__enter__()
+
+        def on_train_end(self, trainer, module):
+            self.memory.__exit__()
 
         def on_train_batch_start(self, trainer, module, batch, index):
             self.began = time.process_time()
@@ -200,13 +203,7 @@ def measure(overrides: list[str]) -> dict[str, Any]:
         **config["masking"],
     )
     trainer.fit(module, batches)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"megabytes": (peak - steps.before) / 1e6, "steps": taken}
-
-
-def resident() -> int:
-    """Bytes that this process holds now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return {"megabytes": (steps.memory.peak_bytes + steps.weights) / 1e6, "steps": taken}
 
 
 def compare(
