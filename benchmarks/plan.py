@@ -128,7 +128,7 @@ def in_a_process(overrides: tuple[str, ...], variables: Mapping[str, str] = Mapp
         env=os.environ | dict(variables),
     )
     if done.returncode:
-        sys.exit(done.stderr[-2000:])
+        sys.exit(f"{' '.join(overrides)}: exit code {done.returncode}\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

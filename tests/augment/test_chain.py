@@ -69,10 +69,10 @@ def test_a_command_reaches_every_damage_by_name(clip, tmp_path):
 
 
 def test_a_command_reaches_a_fine_tunings_damages_too():
-    inside = "augment.augmentations.1.augmentations"
+    inside = "augment.augmentations.2.augmentations"
     config = composed("finetune", "augment=robust_finetune", f"{inside}.noise.probability=0.3")
-    speed, chain = build(config["augment"])["augmentations"]
-    assert chain.augmentations["noise"].probability == 0.3 and speed.probability == 1.0
+    speed, pause, chain = build(config["augment"])["augmentations"]
+    assert chain.augmentations["noise"].probability == 0.3 and speed.probability == 1.0 and pause.probability == 0.5
 
 
 @pytest.mark.parametrize("wrong", [[Telephone(1.0)], {"noise": {"probability": 0.3}}])
