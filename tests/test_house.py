@@ -60,7 +60,7 @@ ELSEWHERE = {
     "scripts/benchmark.py": "tests/journeys/test_spine.py",
     "scripts/label_efficiency.py": "tests/evaluation/test_label_efficiency.py",
     "scripts/language_model.py": "tests/decoding/test_ngram.py",
-    "scripts/plan.py": "tests/training/test_plan.py",
+    "scripts/plan.py": "tests/planning/test_table.py",
     "scripts/chaos.py": "tests/training/test_chaos.py",
     "scripts/slurm_rehearsal.py": "tests/journeys/test_slurm.py",
     "glmasr/training/team.py": "tests/journeys/test_faults.py",
