@@ -80,7 +80,7 @@ class Transcriber:
         script: str | None = None,
         numerals: bool = False,
     ):
-        streaming = _streaming(decoding)
+        streaming = streaming_of(decoding)
         if isinstance(decoding, str) and decoding not in DECODINGS:
             raise InputError(f"decoding '{decoding}' is unknown: choose one of {', '.join(DECODINGS)}")
         try:
@@ -287,8 +287,8 @@ def _blocks(waveform: np.ndarray) -> Iterator[np.ndarray]:
     return (waveform[start : start + size] for start in range(0, len(waveform), size))
 
 
-def _streaming(decoding: str | Mapping[str, Any]) -> Streaming | None:
-    """Where `decoding` asks for it by name or as a config."""
+def streaming_of(decoding: str | Mapping[str, Any]) -> Streaming | None:
+    """Streaming, where `decoding` asks for it by name or as a config; None where it asks for a search."""
     if isinstance(decoding, str):
         return Streaming() if decoding == "streaming" else None
     if decoding.get("_target_") != f"{__name__}.{Streaming.__name__}":

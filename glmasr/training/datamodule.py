@@ -11,7 +11,15 @@ from glmasr.data.dataset import Augmentation, Mixing, SpeechDataset, collate
 from glmasr.data.sampler import RankBatches, in_order, order_of
 from glmasr.speech import Batch, InputError
 from glmasr.text.tokenizer import Tokenizer
-from glmasr.training.preemption import deaf
+from glmasr.training.preemption import deaf, shielded
+
+
+class Loader(DataLoader):
+    """A DataLoader whose processes no signal ends before they are deaf to it."""
+
+    def __iter__(self):
+        with shielded():
+            return super().__iter__()
 
 
 class SpeechBatches(lightning.LightningDataModule):
@@ -84,7 +92,7 @@ class SpeechBatches(lightning.LightningDataModule):
         return self.loader(dataset, batches[trainer.global_rank :: trainer.world_size])
 
     def loader(self, dataset: SpeechDataset, batches) -> DataLoader:
-        return DataLoader(
+        return Loader(
             dataset,
             batch_sampler=batches,
             collate_fn=collate,

@@ -18,6 +18,7 @@ from glmasr.text.errors import count_errors
 from glmasr.text.tokenizer import Tokenizer
 from glmasr.training.optimizer import Schedule, layer_groups, scheduled
 from glmasr.training.pretrain import step_rng
+from glmasr.transcriber import Streaming
 
 METRICS = ("wer", "cer")
 NO_STREAMS = NO_CHUNKS | {"validate_frames": 1}
@@ -29,7 +30,7 @@ class Finetuning(lightning.LightningModule):
     """Every step: ear, SpecAugment, recognizer, joint loss. Every validation: what `search` finds, WER and CER on dev.
 
     A share of the batches, drawn by `chunks` as in pretraining, is heard in chunks as streams are; where there are any,
-    dev is heard once more in chunks of `validate_frames`: dev/wer_streaming, dev/cer_streaming. An utterance whose
+    or `streaming` says how, dev is heard once more in chunks: dev/wer_streaming, dev/cer_streaming. An utterance whose
     tokens name its language is scored by that language's rules, any other by those of `language`.
     """
 
@@ -51,6 +52,7 @@ class Finetuning(lightning.LightningModule):
         mask_span_frames: int = 5,
         language: str = "",
         chunks: dict[str, Any] | None = None,
+        streaming: Streaming | None = None,
     ):
         super().__init__()
         self.ear, self.recognizer, self.tokenizer, self.search = ear, recognizer, tokenizer, search
@@ -59,7 +61,9 @@ class Finetuning(lightning.LightningModule):
         self.encoder_rate, self.layer_decay, self.frozen_steps = encoder_rate, layer_decay, frozen_steps
         self.mask_share, self.mask_span_frames = mask_share, mask_span_frames
         self.chunks = dict(chunks or NO_STREAMS)
-        self.validate_frames = self.chunks.pop("validate_frames")
+        validate_frames = self.chunks.pop("validate_frames")
+        self.streaming = streaming or Streaming(validate_frames)
+        self.streams = streaming is not None or self.chunks["probability"] > 0
         # Never used without masks; data-parallel training waits for the gradient of whatever may have one.
         recognizer.encoder.mask_embedding.requires_grad_(mask_share > 0)
         self.errors: dict[str, list[int]] = {}
@@ -90,7 +94,7 @@ class Finetuning(lightning.LightningModule):
     @property
     def kinds(self) -> tuple[str, ...]:
         """Ways in which dev is heard, as what stands behind the name of an error."""
-        return ("", STREAMED) if self.chunks["probability"] else ("",)
+        return ("", STREAMED) if self.streams else ("",)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -98,10 +102,12 @@ class Finetuning(lightning.LightningModule):
         return tuple(f"dev/{name}{kind}" for kind in self.kinds for name in ("loss", *METRICS))
 
     def hear(self, batch: Batch, kind: str) -> Heard:
-        """The whole batch at once, or as streams, in chunks of `validate_frames`."""
-        chunk = self.validate_frames if kind == STREAMED else None
-        features, lengths = self.ear(batch.waveform, batch.lengths, chunk and chunk * STRIDE)
-        return self.recognizer(features, lengths, chunk_frames=chunk)
+        """The whole batch at once, or as streams."""
+        if kind != STREAMED:
+            return self.recognizer(*self.ear(batch.waveform, batch.lengths))
+        chunk, left = self.streaming.chunk_frames, self.streaming.left_chunks
+        features, lengths = self.ear(batch.waveform, batch.lengths, chunk * STRIDE)
+        return self.recognizer(features, lengths, chunk_frames=chunk, left_chunks=left)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         for kind in self.kinds:

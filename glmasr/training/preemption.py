@@ -111,13 +111,25 @@ def end_as_others_do(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Signals wait while loaders are begun: a child that is not yet `deaf` would end by one, and the run with it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*NOTICES, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def deaf(worker: int = 0) -> None:
     """Make a loader's process ignore what SLURM sends to all of a job, and a terminal to all of its group.
 
     Were it to end first, its parent could not finish the step. It ends with its parent, or when that one ends it.
     """
-    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+    ignored = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT}
+    for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ignored)
     if hasattr(signal, "sigwaitinfo"):  # macOS has none, and no SLURM either
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=obey, args=(os.getppid(),), daemon=True).start()

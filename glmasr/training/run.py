@@ -47,6 +47,7 @@ from glmasr.training.pretrain import Pretraining
 from glmasr.training.probing import Probing, loaded
 from glmasr.training.record import provenance, record, record_data
 from glmasr.training.watchdog import Watchdog
+from glmasr.transcriber import streaming_of
 
 Config = dict[str, Any]
 FREE_TO_CHANGE = (
@@ -396,11 +397,12 @@ def finetune(config: Config) -> None:
     if config["adapters"]["rank"]:
         size += f", {adapted(recognizer, reinitialized, grown is not None, **config['adapters'])} of them trained,"
     language = config["language"] or next(iter(train.languages), "")
+    streaming = streaming_of(config["decoding"])
     module = Finetuning(
         ear=build(kept["ear"]),
         recognizer=recognizer,
         tokenizer=tokenizer,
-        search=open_search(config["decoding"], recognizer, tokenizer),
+        search=open_search(streaming.search if streaming else config["decoding"], recognizer, tokenizer),
         loss=build(config["recognition"]),
         optimizer=build(config["optimizer"]),
         schedule=build(config["schedule"]),
@@ -408,6 +410,7 @@ def finetune(config: Config) -> None:
         seed=config["seed"],
         language=language,
         chunks=config["chunks"],
+        streaming=streaming,
         **config["rates"],
         **config["masking"],
     )

@@ -18,6 +18,7 @@ from glmasr.speech import Batch
 from glmasr.text.tokenizer import learn_characters
 from glmasr.training.finetune import Finetuning
 from glmasr.training.pretrain import step_rng
+from glmasr.transcriber import Streaming
 from tests.small import SMALL, composed
 
 
@@ -201,6 +202,15 @@ def test_a_model_that_streams_is_judged_in_chunks_too(batch, tokenizer, monkeypa
     chunked = module.recognizer(features, lengths, chunk_frames=8)
     assert torch.equal(heard[1].ctc_log_probs, chunked.ctc_log_probs)
     assert not torch.equal(heard[1].ctc_log_probs, heard[0].ctc_log_probs)
+
+
+def test_decoding_as_streams_says_which_chunks_dev_is_heard_in(batch, tokenizer):
+    module = finetuning(tokenizer, streaming=Streaming(chunk_frames=8, left_chunks=1)).eval()
+    assert "dev/wer_streaming" in module.metrics and "dev/wer_streaming" not in finetuning(tokenizer).metrics
+    features, lengths = module.ear(batch.waveform, batch.lengths, 32)
+    with torch.no_grad():
+        chunked = module.recognizer(features, lengths, chunk_frames=8, left_chunks=1)
+        assert torch.equal(module.hear(batch, "_streaming").ctc_log_probs, chunked.ctc_log_probs)
 
 
 def test_validation_hears_what_the_search_finds(batch, tokenizer, monkeypatch):

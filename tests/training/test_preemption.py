@@ -10,7 +10,17 @@ import pytest
 
 from glmasr.training import preemption
 from glmasr.training.callbacks import Interrupted
-from glmasr.training.preemption import NOTICES, Preemption, attentive, await_end, cluster, deaf, is_wanted_again, job
+from glmasr.training.preemption import (
+    NOTICES,
+    Preemption,
+    attentive,
+    await_end,
+    cluster,
+    deaf,
+    is_wanted_again,
+    job,
+    shielded,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -225,6 +235,23 @@ def test_a_loader_hears_its_parent_only():
         subprocess.run(["/bin/kill", f"-{int(number)}", str(loader)], check=True)
     time.sleep(0.2)
     assert os.waitpid(loader, os.WNOHANG) == (0, 0)
+    os.kill(loader, signal.SIGTERM)
+    assert os.waitpid(loader, 0)[1] == 0
+
+
+def test_no_signal_ends_a_loader_before_it_is_deaf():
+    ready, told = os.pipe()
+    with shielded():
+        loader = os.fork()
+        if not loader:
+            for number in (*NOTICES, signal.SIGINT):
+                subprocess.run(["/bin/kill", f"-{int(number)}", str(os.getpid())], check=True)
+            deaf()
+            os.write(told, b"!")
+            time.sleep(20)
+            os._exit(1)
+        os.close(told)
+    assert os.read(ready, 1) and os.waitpid(loader, os.WNOHANG) == (0, 0)
     os.kill(loader, signal.SIGTERM)
     assert os.waitpid(loader, 0)[1] == 0
 
