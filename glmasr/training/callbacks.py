@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytorch_lightning as lightning
-import torch
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from safetensors.torch import load_file, save_file
@@ -152,14 +151,9 @@ class Snapshots(lightning.Callback):
         for _, old in ranking[self.keep :]:
             self.path(old).unlink(missing_ok=True)
 
-    def best(self) -> dict[str, Tensor]:
-        """Weights of the best validation."""
-        return load_file(self.path(self.ranking()[0][1]))
-
-    def averaged(self) -> dict[str, Tensor]:
-        """The mean of the kept weights."""
-        kept = [load_file(self.path(step)) for _, step in self.ranking()]
-        return {name: torch.stack([weights[name] for weights in kept]).mean(0) for name in kept[0]}
+    def kept(self) -> list[dict[str, Tensor]]:
+        """The kept weights, the best validation's first."""
+        return [load_file(self.path(step)) for _, step in self.ranking()]
 
 
 class Throughput(lightning.Callback):

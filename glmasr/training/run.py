@@ -24,7 +24,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from glmasr.build import build, check_names
-from glmasr.bundle import Bundle, build_recognizer, encoder_weights, load_weights, open_bundle, save_bundle
+from glmasr.bundle import Bundle, build_recognizer, encoder_weights, open_bundle, save_bundle
 from glmasr.data.catalog import Catalog, prepare_catalog
 from glmasr.decoding.search import open_search
 from glmasr.frontend.logmel import HOP_SAMPLES
@@ -445,7 +445,7 @@ def finetune(config: Config) -> None:
         **facts,
         "dev": {"metric": metric, "value": ranking[0][0], "step": ranking[0][1]},
     }
-    chosen = [merged(load_weights(snapshots.path(step))) for _, step in ranking]
+    chosen = [merged(weights) for weights in snapshots.kept()]
     for name, weights in (("bundle", chosen[0]), ("bundle_averaged", mean_weights(chosen))):
         save_bundle(
             run.folder / name,

@@ -15,6 +15,7 @@ from glmasr.speech import InputError
 from glmasr.training.callbacks import Checkpoints, Interrupted, Lines, MetricsFile, Snapshots, Throughput
 from glmasr.training.checkpoints import step_of
 from glmasr.training.preemption import Preemption
+from glmasr.training.run import mean_weights
 
 
 def rows(path) -> list[dict]:
@@ -211,7 +212,8 @@ def test_snapshots_keep_the_best_and_average_them(tmp_path, trainer):
         trainer.global_step, trainer.callback_metrics = step, {"dev/cer": torch.tensor(error, dtype=torch.float64)}
         snapshots.on_validation_end(trainer, module)
     assert snapshots.ranking() == [(0.2, 40), (0.2, 20)]  # among equals the later
-    assert snapshots.best()["weight"].item() == 40 and snapshots.averaged()["weight"].item() == 30
+    found = snapshots.kept()
+    assert found[0]["weight"].item() == 40 and mean_weights(found)["weight"].item() == 30
     kept = {"snapshot_000000020.safetensors", "snapshot_000000040.safetensors", "snapshots.json"}
     assert {path.name for path in tmp_path.iterdir()} == kept
     trainer.sanity_checking, trainer.global_step = True, 50
