@@ -132,7 +132,12 @@ def deaf(worker: int = 0) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ignored)
     if hasattr(signal, "sigwaitinfo"):  # macOS has none, and no SLURM either
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=obey, args=(os.getppid(),), daemon=True).start()
+        parent = os.getppid()
+        while heard := signal.sigtimedwait({signal.SIGTERM}, 0):
+            # One that waits already would swallow the parent's: of each kind only one is kept.
+            if heard.si_pid == parent:
+                os._exit(0)
+        threading.Thread(target=obey, args=(parent,), daemon=True).start()
 
 
 def obey(parent: int) -> None:
