@@ -21,6 +21,9 @@ WEIGHT, GRADIENT, MOMENTS = 4, 4, 8
 GATHERED = 3
 """Blocks that a sharded model holds whole at a time: the one at work, the next one, and one's gradient."""
 
+BUFFERS = 20e6
+"""Bytes that libraries keep for themselves in a step: 12 to 24 MB for six models and batches (benchmarks/plan.py)."""
+
 
 @dataclass(frozen=True)
 class Strategy:
@@ -43,7 +46,7 @@ STRATEGIES = (
 class Memory:
     """GB of one GPU at the end of a forward pass, which is the peak: the last step's gradients are still there.
 
-    `copies` are weights at lower precision, buckets that DDP sums gradients in, and blocks that FSDP gathers.
+    `copies` are weights at lower precision, buckets that DDP sums gradients in, blocks that FSDP gathers, and BUFFERS.
     """
 
     weights: float
@@ -202,7 +205,7 @@ def memory_of(work: Workload, strategy: Strategy, gpus: int, utterances: float, 
     """GB of one GPU with a batch of so many utterances."""
     share = work.parameters / (gpus if strategy.sharded else 1)
     kept = work.step(strategy.recomputed).kept
-    copies = kept.fixed
+    copies = BUFFERS + kept.fixed
     if strategy.sharded:
         copies += GATHERED * WEIGHT * work.block_parameters
     elif gpus > 1:
