@@ -1,4 +1,4 @@
-"""Command line in, transcripts or a comparison out: `glmasr transcribe`, `glmasr compare`.
+"""Command line in, transcripts or a comparison out: `glmasr transcribe`, `compare`, `serve`.
 
 Training has its own door, `make` and scripts/.
 """
@@ -23,6 +23,25 @@ SETTING = re.compile(r"decoding(?:\.(?P<name>\w+))?=(?P<value>.*)", re.DOTALL)
 STREAM_SECONDS = 0.1
 """As a microphone would hand it over."""
 
+DEMO_BUNDLE = "runs/demo/pretrained/bundle"
+"""Where `make demo` leaves the better of its two."""
+
+SERVE_EPILOG = """\
+examples:
+  glmasr serve --bundle runs/finetune/bundle            then open http://127.0.0.1:7860
+  glmasr serve --system whisper:tiny.en --port 8000     another system through the same door
+  curl -F file=@call.wav -F model=whisper-1 http://127.0.0.1:7860/v1/audio/transcriptions
+
+limits, and what they are without --limit NAME=N:
+  queue=64               recordings in flight (429)       upload_bytes=104857600   of one file (413)
+  duration_seconds=7200  of one recording (422)           held_bytes=1073741824    of all that is sent at once (429)
+  decode_seconds=120     to read a recording in (422)     decode_bytes=268435456   of memory to read it in (422)
+  decoders=2             that read at a time              ahead=8                  recordings read before their turn
+  streams=32             of live captions (429)           batch_seconds=30         that the model hears at a time
+  head_seconds=10        to send a request's head in      body_seconds=120         to send all of it in (408)
+  drain_seconds=300      for what is in flight when SIGTERM comes
+"""
+
 TRANSCRIBE_EPILOG = """\
 examples:
   glmasr transcribe --bundle runs/finetune/bundle call.wav                     print what was said
@@ -32,6 +51,8 @@ examples:
   glmasr transcribe --bundle DIR talk.mp3 decoding=ctc_beam decoding.lm=news.arpa "decoding.hotwords=[格力, Anna]"
   glmasr transcribe --bundle DIR talk.mp3 --language yue --script traditional --numerals
   glmasr transcribe --bundle DIR talk.mp3 --stream                             as live captions would show it
+  glmasr transcribe --bundle DIR call.wav --channels apart --format srt        each channel a speaker
+  glmasr transcribe --bundle DIR whispered.m4a --gain                          quiet speech lifted first
 
 searches (conf/decoding/*.yaml has their settings):
   ctc_greedy  the fastest        ctc_beam  with a language model or hotwords     attention  the decoder alone
@@ -46,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True)
     _transcribe_parser(verbs)
     _compare_parser(verbs)
+    _export_parser(verbs)
+    _serve_parser(verbs)
     return top
 
 
@@ -53,7 +76,7 @@ def _transcribe_parser(verbs) -> None:
     transcribed = verbs.add_parser(
         "transcribe",
         help="audio files → text, subtitles or JSON",
-        description="Transcribe audio files (WAV, FLAC, MP3, OGG… of any rate and length) with a bundle.",
+        description="Transcribe audio files (WAV, FLAC, MP3, OGG, M4A… of any rate and length) with a bundle.",
         epilog=TRANSCRIBE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -74,6 +97,13 @@ def _transcribe_parser(verbs) -> None:
     transcribed.add_argument("--script", choices=("traditional", "simplified"), help="of Chinese (default: as trained)")
     transcribed.add_argument("--numerals", action="store_true", help="write numbers and dates in digits")
     transcribed.add_argument("--no-vad", action="store_true", help="transcribe also where nobody seems to speak")
+    transcribed.add_argument("--gain", action="store_true", help="lift quiet speech before it is heard")
+    transcribed.add_argument(
+        "--channels",
+        choices=("mixed", "apart"),
+        default="mixed",
+        help="apart: each channel is a speaker of its own, as in a recorded call (default: mixed)",
+    )
     transcribed.add_argument("--stream", action="store_true", help="print partial lines (…), then final ones")
     transcribed.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
     transcribed.set_defaults(run=transcribe)
@@ -92,6 +122,64 @@ def _compare_parser(verbs) -> None:
     compared.set_defaults(run=compare)
 
 
+def _serve_parser(verbs) -> None:
+    served = verbs.add_parser(
+        "serve",
+        help="a bundle → a web page, OpenAI's API and live captions on this machine",
+        description="Serve a bundle to people and programs: /v1/audio/transcriptions as OpenAI's clients know it, live "
+        "captions, a web page. One line says when it is ready.",
+        epilog=SERVE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    served.add_argument("--bundle", metavar="DIR", help=f"written by make finetune (default: {DEMO_BUNDLE})")
+    served.add_argument("--system", metavar="whisper:MODEL", help="a Whisper model instead: its folder, or its name")
+    served.add_argument("--port", type=int, default=7860, help="0 takes a free one (default: 7860)")
+    served.add_argument("--host", default="127.0.0.1", help="0.0.0.0: for the whole network (default: 127.0.0.1)")
+    served.add_argument(
+        "--api-key-file", type=Path, metavar="FILE", help="whose first line every request must show (or GLMASR_API_KEY)"
+    )
+    served.add_argument("--decoding", default="ctc_greedy", metavar="NAME", help="search (default: ctc_greedy)")
+    served.add_argument("--language", metavar="TAG", help="what is spoken, where a request says nothing")
+    served.add_argument("--gain", action="store_true", help="lift quiet speech, where a request says nothing")
+    served.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
+    served.add_argument("--limit", action="append", default=[], metavar="NAME=N", help="see below; may be repeated")
+    served.set_defaults(run=serve)
+
+
+EXPORT_EPILOG = """\
+examples:
+  glmasr export --bundle DIR --format onnx OUT --int8       smaller and faster; glmasr transcribe --bundle OUT reads it
+  glmasr export --bundle DIR --format onnx OUT --streaming  with the graph that hears chunk by chunk
+  glmasr export --bundle DIR --format sherpa OUT            for phones, boards and browsers, through sherpa-onnx
+  glmasr export --bundle DIR --format transformers OUT      weights and config for Hugging Face
+"""
+
+
+def _export_parser(verbs) -> None:
+    exported = verbs.add_parser(
+        "export",
+        help="a bundle → ONNX, sherpa-onnx or transformers",
+        description="Write a bundle for another runtime, once it has been heard to say the same.",
+        epilog=EXPORT_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    exported.add_argument("out", metavar="OUT", help="folder to write; one that was exported before is replaced")
+    exported.add_argument("--bundle", required=True, metavar="DIR", help="folder written by make finetune")
+    exported.add_argument(
+        "--format", required=True, choices=("onnx", "sherpa", "transformers"), help="for what runtime"
+    )
+    exported.add_argument("--int8", action="store_true", help="matrices in eight bits")
+    exported.add_argument("--streaming", action="store_true", help="also the graph for live captions")
+    exported.add_argument(
+        "--audio",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="recording or folder to compare on, may be repeated (default: the rhyme test)",
+    )
+    exported.set_defaults(run=export)
+
+
 def transcribe(args: argparse.Namespace) -> int:
     """Print or write each file's transcript; a file that cannot be read is named and the others go on."""
     from glmasr.transcriber import Transcriber
@@ -100,6 +188,9 @@ def transcribe(args: argparse.Namespace) -> int:
     decoding, files = _decoding_among(args.files, args.decoding)
     jobs = _jobs(files, args.output, form)
     options = {"language": args.language, "script": args.script, "numerals": args.numerals, "vad": not args.no_vad}
+    options["gain"] = args.gain
+    if args.stream and args.channels == "apart":
+        raise InputError("--stream hears one channel: leave --channels apart out, or --stream")
     transcriber = Transcriber(args.bundle, decoding=decoding, device=args.device, **options)
     waiting = [job for job in jobs if args.overwrite or not _is_done(*job)]
     if len(waiting) < len(jobs):
@@ -111,18 +202,22 @@ def transcribe(args: argparse.Namespace) -> int:
             if args.stream:
                 _stream(transcriber, file)
             else:
-                _tell(transcriber, file, target, form)
+                _tell(transcriber, file, target, form, args.channels == "apart")
         except InputError as error:
             print(f"glmasr: {error}", file=sys.stderr)
             failed += 1
     return 1 if failed else 0
 
 
-def _tell(transcriber, file: str, target: Path | None, form: str) -> None:
+def _tell(transcriber, file: str, target: Path | None, form: str, apart: bool = False) -> None:
+    from glmasr.channels import transcribe_apart
     from glmasr.text.subtitles import FORMATS as WRITERS
 
     with tqdm(disable=None if target is None else True, unit="s", unit_scale=True, leave=False) as bar:
-        text = WRITERS[form](transcriber.transcribe_file(file, bar.update))
+        heard = (
+            transcribe_apart(transcriber, file, bar.update) if apart else transcriber.transcribe_file(file, bar.update)
+        )
+        text = WRITERS[form](heard)
     if target is None:
         print(text.rstrip("\n"))
         return
@@ -196,12 +291,14 @@ def _jobs(files: list[str], output: str | None, form: str) -> list[tuple[str, Pa
 
 def _files_of(given: str) -> Iterator[tuple[str, Path]]:
     """A file, or the audio files below a folder; and its place there."""
-    from glmasr.frontend.audio import AUDIO_SUFFIXES
+    from glmasr.frontend.audio import AUDIO_SUFFIXES, CONTAINER_SUFFIXES
 
     if not os.path.isdir(given):
         yield given, Path(Path(given).name)
         return
-    found = sorted(path for path in Path(given).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    found = sorted(
+        path for path in Path(given).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES + CONTAINER_SUFFIXES
+    )
     if not found:
         raise InputError(f"there is no audio file ({', '.join(AUDIO_SUFFIXES[:4])}…) under '{given}'")
     yield from ((str(path), path.relative_to(given)) for path in found)
@@ -221,6 +318,65 @@ def compare(args: argparse.Namespace) -> int:
 
     found = differences(args.before, args.after)
     print(json.dumps(found.as_json(), ensure_ascii=False, indent=2) if args.json else in_words(found).rstrip("\n"))
+    return 0
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Answer requests until SIGTERM or Ctrl-C, and then those that are in flight."""
+    from glmasr.serving.rest import build_app
+    from glmasr.serving.server import serve as run
+    from glmasr.serving.service import Service, limits_of
+
+    key = _key(args.api_key_file)
+    if key is None and args.host not in ("127.0.0.1", "::1", "localhost"):
+        print(
+            f"glmasr: anybody who reaches {args.host} can use this: --api-key-file FILE asks for a key", file=sys.stderr
+        )
+    limits = limits_of(args.limit)
+    service = Service(_system(args), limits)
+    run(build_app(service, key), service, args.host, args.port)
+    return 0
+
+
+def _system(args: argparse.Namespace) -> Any:
+    """What is to be served: the system that is named, the bundle, or the demo's."""
+    if args.system:
+        kind, _, model = args.system.partition(":")
+        if kind != "whisper" or not model or args.bundle:
+            raise InputError(
+                f"'{args.system}' is no system to serve: say whisper:tiny.en or whisper:FOLDER, or --bundle"
+            )
+        from glmasr.evaluation.baselines import Whisper
+
+        return Whisper(model, language=args.language, device=args.device)
+    from glmasr.transcriber import Transcriber
+
+    if not args.bundle and not Path(DEMO_BUNDLE).is_dir():
+        raise InputError(
+            f"there is nothing to serve: give --bundle DIR (make finetune writes one), make the demo's {DEMO_BUNDLE} "
+            "with 'make demo', or serve a Whisper model with --system whisper:tiny.en"
+        )
+    options = {"decoding": args.decoding, "device": args.device, "language": args.language, "gain": args.gain}
+    return Transcriber(args.bundle or DEMO_BUNDLE, **options)
+
+
+def _key(file: Path | None) -> str | None:
+    """The key that requests must show, from a file or the environment; InputError for a file without one."""
+    if file is None:
+        return os.environ.get("GLMASR_API_KEY") or None
+    key = (file.read_text(encoding="utf-8").splitlines() or [""])[0].strip()
+    if not key:
+        raise InputError(f"'{file}' has no key on its first line: write one there")
+    return key
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write what another runtime reads, and say how far it is from the bundle."""
+    from glmasr.exporting.export import export as write
+
+    write(args.bundle, args.format, args.out, args.int8, args.streaming, args.audio)
+    size = sum(file.stat().st_size for file in Path(args.out).iterdir()) / 1e6
+    print(f"{args.out}: {size:.1f} MB")
     return 0
 
 

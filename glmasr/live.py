@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from glmasr.decoding.streaming import Greedy
+from glmasr.frontend.gain import GainState
 from glmasr.frontend.pieces import LEAD_FRAMES, LEAST_SECONDS, SHORT_PROBABILITY, SHORT_SECONDS
 from glmasr.frontend.vad import FRAME_SAMPLES, FRAME_SECONDS, VadState, speech_probabilities
 from glmasr.model import streaming
@@ -106,9 +107,12 @@ class LiveTranscriber:
                 f"choose more than 0 and at least {SHORT_SECONDS:g}"
             )
         self.left_chunks = None if left_seconds is None else max(0, round(left_seconds / chunk_seconds))
-        self.transcriber = transcriber
+        if transcriber.recognizer is None:
+            raise InputError("live captions need the bundle itself: what was exported of it hears whole recordings")
+        self.transcriber, self.model = transcriber, transcriber.recognizer
         self.endpoint_seconds, self.longest_seconds, self.rescoring = endpoint_seconds, longest_seconds, rescoring
         _, self.vad = speech_probabilities(np.zeros(LEAD_FRAMES * FRAME_SAMPLES, np.float32), VadState())
+        self.level = GainState()
         self.rest = np.zeros(0, np.float32)
         self.position = 0
         self.before: deque[np.ndarray] = deque(maxlen=round(PREROLL_SECONDS / FRAME_SECONDS))
@@ -129,14 +133,14 @@ class LiveTranscriber:
         rest, self.rest = self.rest, self.rest[:0]
         if len(rest) and self.stretch is not None:
             # Only the voice detector may hear the zeros that fill its frame: to the encoder they would be sound.
-            probabilities, self.vad = speech_probabilities(rest, self.vad, last=True)
+            rest, probabilities = self._perceive(rest, last=True)
             self.stretch.samples.append(rest)
             self._note(self.stretch, float(probabilities[0]))
         return self._partial() + self._end()
 
     def _through(self, samples: np.ndarray) -> list[Caption]:
         captions: list[Caption] = []
-        probabilities, self.vad = speech_probabilities(samples, self.vad)
+        samples, probabilities = self._perceive(samples)
         for probability, frame in zip(probabilities.tolist(), samples.reshape(-1, FRAME_SAMPLES), strict=True):
             self.position += FRAME_SAMPLES
             if self.stretch is None and probability >= ONSET:
@@ -154,8 +158,19 @@ class LiveTranscriber:
                 captions += self._partial() + self._end()
         return captions + self._partial()
 
+    def _perceive(self, samples: np.ndarray, last: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Whole frames of samples (N) as the model hears them, lifted if that is asked for; and how probably speech."""
+        gain = self.transcriber.gain
+        if gain is None:
+            probabilities, self.vad = speech_probabilities(samples, self.vad, last)
+            return samples, probabilities
+        heard, self.level = gain.for_detector(samples, self.level)
+        probabilities, self.vad = speech_probabilities(heard, self.vad, last)
+        samples, self.level = gain.step(samples, probabilities, self.level)
+        return samples, probabilities
+
     def _begin(self) -> streaming.State:
-        return streaming.begin(self.transcriber.recognizer.encoder, self.transcriber.ear)
+        return streaming.begin(self.model.encoder, self.transcriber.ear)
 
     def _note(self, stretch: Stretch, probability: float) -> None:
         stretch.peak = max(stretch.peak, probability)
@@ -170,7 +185,7 @@ class LiveTranscriber:
     def _listen(self, stretch: Stretch, last: bool = False) -> None:
         fresh = np.concatenate([*stretch.samples[stretch.fed :], np.zeros(0, np.float32)])
         stretch.fed = len(stretch.samples)
-        model = self.transcriber.recognizer
+        model = self.model
         context, stretch.state = streaming.step(
             model.encoder,
             self.transcriber.ear,

@@ -1,13 +1,17 @@
 """The nouns every room shares: an utterance on disk, a batch in memory, a transcript on screen."""
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:  # what only transcribes an exported bundle has no need of it, and it takes seconds to import
+    from torch import Tensor
 
 RATE_HZ = 16_000
 """Sampling rate of every waveform inside the house."""
+FRAME_SECONDS = 0.04
+"""What an encoder frame stands for: HOP_SAMPLES of frontend/logmel times STRIDE of model/subsampling."""
 
 
 class InputError(Exception):
@@ -41,17 +45,19 @@ class Batch:
     `index` is the global batch index, the seed of every random choice of the step.
     """
 
-    waveform: Tensor
-    lengths: Tensor
-    clean: Tensor | None
-    tokens: Tensor | None
-    token_lengths: Tensor | None
+    waveform: "Tensor"
+    lengths: "Tensor"
+    clean: "Tensor | None"
+    tokens: "Tensor | None"
+    token_lengths: "Tensor | None"
     ids: tuple[str, ...]
     texts: tuple[str | None, ...]
     index: int
 
     def to(self, device, non_blocking: bool = False) -> "Batch":
         """The same batch with every tensor on `device`."""
+        from torch import Tensor
+
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         moved = {name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()}
         return replace(self, **moved)
@@ -74,12 +80,13 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a transcript that belongs on one subtitle."""
+    """A stretch of a transcript that belongs on one subtitle; `speaker` is "" where speakers are not told apart."""
 
     text: str
     start_seconds: float
     end_seconds: float
     words: tuple[Word, ...] = ()
+    speaker: str = ""
 
 
 @dataclass(frozen=True)

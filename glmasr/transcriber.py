@@ -1,32 +1,34 @@
 """A bundle and waveforms in, transcripts out: the one door to recognition for people, programs and the benchmark."""
 
+import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from glmasr.build import check_names
-from glmasr.bundle import open_bundle
 from glmasr.decoding.align import align, frames_needed, word_times
 from glmasr.decoding.hypothesis import Hypothesis
-from glmasr.decoding.search import SEARCHES, open_search
+from glmasr.decoding.search import SEARCHES, Search, open_search, rows_of
+from glmasr.exported import Exported, is_exported, without
 from glmasr.frontend.audio import read_blocks
-from glmasr.frontend.logmel import HOP_SAMPLES
-from glmasr.frontend.pieces import listen, pieces_of, take
+from glmasr.frontend.gain import gain_of, lifted, lifted_for_detector
+from glmasr.frontend.pieces import Course, listen, pieces_of, take
+from glmasr.frontend.pieces import Piece as Place
 from glmasr.frontend.vad import VERSION as VAD_VERSION
-from glmasr.model.recognizer import Heard, Recognizer, parameter_count
-from glmasr.model.subsampling import STRIDE
-from glmasr.speech import RATE_HZ, InputError, Segment, Transcript, Word
+from glmasr.speech import FRAME_SECONDS, RATE_HZ, InputError, Segment, Transcript, Word
 from glmasr.text.normalize import base_language
 from glmasr.text.tokenizer import SPECIAL, Tokenizer
 from glmasr.text.written import joined, written
 
-FRAME_SECONDS = STRIDE * HOP_SAMPLES / RATE_HZ
+if TYPE_CHECKING:  # torch is imported where a bundle is opened: an export is heard without it, and a second sooner
+    from glmasr.bundle import Bundle
+    from glmasr.model.recognizer import Heard, Recognizer
+
 PIECE_SECONDS, LEAST_PIECE_SECONDS, PIECE_UTTERANCES = 30.0, 4.0, 2.0
 """Longer recordings are cut in pauses into pieces of at most this length, so memory stays bounded; of at most so many
 times the mean utterance of the training, if that is less: what never heard a long one loses words in it."""
@@ -62,11 +64,12 @@ DECODINGS = (*SEARCHES, "streaming")
 
 
 class Transcriber:
-    """A `System` made of a bundle.
+    """A `System` made of a bundle, or of what `glmasr export --format onnx` made of one, which needs no torch.
 
     `decoding` is one of DECODINGS, with its defaults, or a config with `_target_` (conf/decoding/*.yaml). `language`
     says what is spoken, None lets a bundle with language tags tell. With `vad` only pieces with speech are heard.
     `script` ("traditional", "simplified") and `numerals` are as in `written`; None and False leave the text alone.
+    `gain` lifts quiet speech, as `Gain` does by default or with these parameters.
     """
 
     def __init__(
@@ -79,58 +82,113 @@ class Transcriber:
         vad: bool = True,
         script: str | None = None,
         numerals: bool = False,
+        gain: bool | Mapping[str, Any] = False,
     ):
-        streaming = streaming_of(decoding)
         if isinstance(decoding, str) and decoding not in DECODINGS:
             raise InputError(f"decoding '{decoding}' is unknown: choose one of {', '.join(DECODINGS)}")
+        self.decoding = decoding
+        self.name = name or Path(bundle).resolve().parent.name
+        if is_exported(bundle):
+            self._open_exported(Exported(bundle), device)
+        else:
+            self._open_bundle(bundle, device)
+        self.piece_seconds = piece_seconds_for(self.training)
+        self.size_bytes = self.bundle.size_bytes
+        self._choose(language, vad, script, numerals, gain)
+
+    def _open_bundle(self, folder: str, device: str) -> None:
+        import torch
+
+        from glmasr.bundle import open_bundle
+        from glmasr.model.recognizer import parameter_count
+
+        streaming = streaming_of(self.decoding)
         try:
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0].split(". ")[0]
             raise InputError(f"device '{device}' cannot be used here ({reason}): try device=cpu") from error
-        self.bundle = open_bundle(bundle)
-        self.recognizer = self.bundle.recognizer().to(device)
+        self.bundle: Bundle | Exported = open_bundle(folder)
+        recognizer = self.bundle.recognizer().to(device)
         assert self.bundle.tokenizer is not None
         self.tokenizer = self.bundle.tokenizer
         self.ear = self.bundle.ear.to(device)
         self.view = {"chunk_frames": streaming.chunk_frames, "left_chunks": streaming.left_chunks} if streaming else {}
-        self.search = open_search(streaming.search if streaming else decoding, self.recognizer, self.tokenizer)
+        search = open_search(streaming.search if streaming else self.decoding, recognizer, self.tokenizer)
+        self.opened: tuple[Recognizer | None, Search] = (recognizer, search)
         self.device = torch.device(device)
-        self.name = name or Path(bundle).resolve().parent.name
-        self.language = language or self.bundle.config["training"].get("language", "")
-        if language:
-            only_language(self.recognizer, self.tokenizer, language)
-        self.vad = vad
-        self.piece_seconds = piece_seconds_for(self.bundle.config["training"])
+        self.training = self.bundle.config["training"]
+        self.parameters = parameter_count(recognizer)
+
+    def _open_exported(self, exported: Exported, device: str) -> None:
+        if device != "cpu":
+            raise InputError(f"what was exported runs on the CPU: leave device={device} out, or give the bundle itself")
+        if streaming_of(self.decoding):
+            raise InputError("decoding=streaming needs the bundle itself: with what was exported use ctc_greedy")
+        self.bundle, self.tokenizer = exported, exported.tokenizer
+        self.opened = (None, open_search(self.decoding, None, self.tokenizer))
+        self.training, self.parameters = exported.training, exported.parameters
+
+    def _choose(
+        self,
+        language: str | None,
+        vad: bool,
+        script: str | None,
+        numerals: bool,
+        gain: bool | Mapping[str, Any],
+    ) -> None:
+        """Take what `variant` may change; InputError where something is wrong with the choice."""
+        self.chosen = {"language": language, "vad": vad, "script": script, "numerals": numerals, "gain": gain}
+        self.language = language or self.training.get("language", "")
+        self.silenced = others(self.tokenizer, language) if language else []
+        self.recognizer, self.search = self.opened
+        if self.recognizer is not None and language:
+            self.recognizer, self.search = speaking_only(self.recognizer, self.search, self.tokenizer, language)
+        self.vad, self.gain = vad, gain_of(gain)
         self.written = partial(written, script=script, numerals=numerals)
         self.written(Transcript("", 0.0))  # what is wrong with the choice is said now
-        self.parameters = parameter_count(self.recognizer)
-        self.size_bytes = self.bundle.size_bytes
-        chosen = [_as_found(decoding), language, VAD_VERSION if vad else None, script, numerals]
-        self.fingerprint = f"{self.bundle.digest()}-{json.dumps(chosen, ensure_ascii=False)}"
+        choices = [_as_found(self.decoding), language, VAD_VERSION if vad else None, script, numerals]
+        choices += [vars(self.gain)] if self.gain else []
+        self.fingerprint = f"{self.bundle.digest()}-{json.dumps(choices, ensure_ascii=False)}"
+
+    def variant(
+        self,
+        *,
+        language: str | None = None,
+        vad: bool | None = None,
+        script: str | None = None,
+        numerals: bool | None = None,
+        gain: bool | Mapping[str, Any] | None = None,
+    ) -> "Transcriber":
+        """The same bundle, opened once, with other choices; None is as here. Weights are shared, nothing is copied but
+        the biases that `language` changes, and neither hears of the other. InputError as on opening.
+        """
+        asked = {"language": language, "vad": vad, "script": script, "numerals": numerals, "gain": gain}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        other = copy.copy(self)
+        other._choose(**{**self.chosen, **asked})
+        return other
 
     def __call__(self, waveforms: list[np.ndarray]) -> list[Transcript]:
         """16 kHz mono waveforms → one transcript each, in their order. A waveform may be empty."""
         pieces: list[Piece] = []
         for i, waveform in enumerate(waveforms):
-            course = listen(_blocks(waveform), self.vad)
-            pieces += [
-                (i, start / RATE_HZ, waveform[start:stop]) for start, stop in pieces_of(course, self.piece_seconds)
-            ]
+            places, found = self._find(lambda waveform=waveform: _blocks(waveform))[1:]
+            pieces += [(i, start / RATE_HZ, piece) for (start, _), piece in zip(places, found, strict=True)]
         heard: list[list[tuple[Segment, str]]] = [[] for _ in waveforms]
         for i, segment, language in self.hear(pieces):
             heard[i].append((segment, language))
         durations = [len(waveform) / RATE_HZ for waveform in waveforms]
         return [self.transcript(*found) for found in zip(durations, heard, strict=True)]
 
-    def transcribe_file(self, path: str, progress: Callable[[float], None] | None = None) -> Transcript:
+    def transcribe_file(
+        self, path: str, progress: Callable[[float], object] | None = None, channel: int | None = None
+    ) -> Transcript:
         """A file of any length, rate and number of channels, read twice and never held as a whole.
 
-        `progress` is told how many more seconds are done. UnreadableAudio as from `read_blocks`.
+        `progress` is told how many more seconds are done. `channel` and UnreadableAudio are as in `read_blocks`.
         """
-        course = listen(read_blocks(path, BLOCK_SECONDS), self.vad)
-        places = pieces_of(course, self.piece_seconds)
-        waveforms = take(read_blocks(path, BLOCK_SECONDS), places)
+        course, places, waveforms = self._find(lambda: read_blocks(path, BLOCK_SECONDS, channel=channel))
         pieces = ((0, start / RATE_HZ, piece) for (start, _), piece in zip(places, waveforms, strict=True))
         heard, done = [], 0.0
         for pool in pools(pieces):
@@ -142,6 +200,20 @@ class Transcriber:
         if progress:
             progress(course.samples / RATE_HZ - done)
         return self.transcript(course.samples / RATE_HZ, heard)
+
+    def _find(self, blocks: Callable[[], Iterable[np.ndarray]]) -> tuple[Course, list[Place], Iterator[np.ndarray]]:
+        """How a recording goes, where it is worth transcribing, and the waveforms there, lifted if that is asked for.
+
+        `blocks` gives the recording block by block, and is called for it twice.
+        """
+        if self.gain is None:
+            course = listen(blocks(), self.vad)
+            places = pieces_of(course, self.piece_seconds)
+            return course, places, take(blocks(), places)
+        course = listen(lifted_for_detector(self.gain, blocks()))
+        audible = course if self.vad else replace(course, speech=np.ones_like(course.speech))
+        places = pieces_of(audible, self.piece_seconds)
+        return course, places, take(lifted(self.gain, blocks(), course.speech), places)
 
     def hear(self, pieces: list[Piece]) -> Iterator[tuple[int, Segment, str]]:
         """Whose it is, a segment with times in its recording, and the language named, of each piece that says a thing.
@@ -166,24 +238,39 @@ class Transcriber:
         text = joined([segment.text for segment in segments])
         return self.written(Transcript(text, duration_seconds, segments, language))
 
-    @torch.inference_mode()
-    def encode(self, pieces: list[np.ndarray]) -> Heard:
+    def encode(self, pieces: list[np.ndarray]) -> "Heard":
         """What the recognizer makes of waveforms, as a batch; under the chunk mask if it is told to stream."""
+        import torch
+
+        from glmasr.model.subsampling import STRIDE
+
+        assert self.recognizer is not None
         lengths = torch.tensor([len(piece) for piece in pieces])
         waveform = torch.zeros(len(pieces), int(lengths.max()))
         for row, piece in zip(waveform, pieces, strict=True):
             row[: len(piece)] = torch.from_numpy(piece)
         chunk = {"chunk_features": STRIDE * self.view["chunk_frames"]} if self.view else {}
-        features, feature_lengths = self.ear(waveform.to(self.device), lengths.to(self.device), **chunk)
-        return self.recognizer(features, feature_lengths, **self.view)
+        with torch.inference_mode():
+            features, feature_lengths = self.ear(waveform.to(self.device), lengths.to(self.device), **chunk)
+            return self.recognizer(features, feature_lengths, **self.view)
 
-    @torch.inference_mode()
+    def find(self, pieces: list[np.ndarray]) -> tuple[list[np.ndarray], list[list[Hypothesis]]]:
+        """Log-probabilities (T, V) of the tokens in each piece, and the hypotheses of each."""
+        if isinstance(self.bundle, Exported):
+            rows = [without(row, self.silenced) for row in self.bundle.log_probs(pieces)]
+            return rows, self.search.find(rows)  # type: ignore[attr-defined]
+        import torch
+
+        with torch.inference_mode():
+            heard = self.encode(pieces)
+            return rows_of(heard), self.search(heard)
+
     def transcribe_pieces(self, pieces: list[np.ndarray]) -> list[tuple[Segment, str]]:
         """One segment per piece, times counted from the piece's start, and the language it names, "" without."""
-        heard = self.encode(pieces)
-        scores, found = heard.ctc_log_probs.float().cpu(), []
-        for row, frames, piece, ranked in zip(scores, heard.lengths.tolist(), pieces, self.search(heard), strict=True):
-            best = timed(ranked[0], row[:frames])
+        rows, hypotheses = self.find(pieces)
+        found = []
+        for row, piece, ranked in zip(rows, pieces, hypotheses, strict=True):
+            best = timed(ranked[0], row)
             found.append((self.segment(best, len(piece) / RATE_HZ, piece), self.tokenizer.language_of(best.tokens)))
         return found
 
@@ -226,7 +313,7 @@ def piece_seconds_for(training: Mapping[str, Any]) -> float:
     return min(max(PIECE_UTTERANCES * 60 * minutes / utterances, LEAST_PIECE_SECONDS), PIECE_SECONDS)
 
 
-def timed(hypothesis: Hypothesis, log_probs: torch.Tensor) -> Hypothesis:
+def timed(hypothesis: Hypothesis, log_probs: np.ndarray) -> Hypothesis:
     """The same with the frames and confidences of its tokens, by forced alignment to `log_probs` (T, V).
 
     A text too long for its frames, as only an attention decoder writes it, stays without.
@@ -236,8 +323,8 @@ def timed(hypothesis: Hypothesis, log_probs: torch.Tensor) -> Hypothesis:
     return replace(hypothesis, **vars(align(log_probs, hypothesis.tokens)))
 
 
-def only_language(recognizer: Recognizer, tokenizer: Tokenizer, language: str) -> None:
-    """Make a recognizer never name another language, in place; where there are no tags nothing changes.
+def others(tokenizer: Tokenizer, language: str) -> list[int]:
+    """The tags of all other languages; none where there are no tags.
 
     InputError where there are, and none of them is its own.
     """
@@ -246,11 +333,26 @@ def only_language(recognizer: Recognizer, tokenizer: Tokenizer, language: str) -
     base = base_language(language)
     if tags and base not in tags.values():
         raise InputError(f"this bundle knows no '{language}': choose one of {', '.join(sorted(tags.values()))}")
-    others = [token for token, named in tags.items() if named != base]
-    with torch.no_grad():
-        recognizer.ctc.bias[others] = NEVER
-        if recognizer.decoder is not None:
-            recognizer.decoder.project.bias[others] = NEVER
+    return [token for token, named in tags.items() if named != base]
+
+
+def only_language(recognizer: "Recognizer", tokenizer: Tokenizer, language: str) -> None:
+    """Make a recognizer never name another language, in place; InputError as from `others`."""
+    silenced = others(tokenizer, language)
+    for head in (recognizer.ctc, *([recognizer.decoder.project] if recognizer.decoder is not None else [])):
+        head.bias.data[silenced] = NEVER
+
+
+def speaking_only(
+    recognizer: "Recognizer", search: Search, tokenizer: Tokenizer, language: str
+) -> tuple["Recognizer", Search]:
+    """As `only_language`, another recognizer and a search in it: they share all but the biases of the heads."""
+    own = {id(recognizer.ctc.bias), id(recognizer.decoder.project.bias) if recognizer.decoder is not None else 0}
+    tensors = [part for part in (*recognizer.parameters(), *recognizer.buffers()) if id(part) not in own]
+    shared = [*tensors, tokenizer, getattr(search, "guide", None)]
+    recognizer, search = copy.deepcopy((recognizer, search), {id(part): part for part in shared})
+    only_language(recognizer, tokenizer, language)
+    return recognizer, search
 
 
 def pools(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
@@ -278,7 +380,8 @@ def batches(pieces: list[Piece]) -> list[list[Piece]]:
 def moved(segment: Segment, seconds: float) -> Segment:
     """The same segment `seconds` later."""
     words = tuple(Word(w.text, w.start_seconds + seconds, w.end_seconds + seconds, w.confidence) for w in segment.words)
-    return Segment(segment.text, segment.start_seconds + seconds, segment.end_seconds + seconds, words)
+    start, end = segment.start_seconds + seconds, segment.end_seconds + seconds
+    return replace(segment, start_seconds=start, end_seconds=end, words=words)
 
 
 def _blocks(waveform: np.ndarray) -> Iterator[np.ndarray]:

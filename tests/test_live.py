@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from glmasr.decoding.streaming import Greedy
+from glmasr.frontend.gain import lifted, lifted_for_detector
+from glmasr.frontend.pieces import listen
 from glmasr.frontend.vad import FRAME_SAMPLES
 from glmasr.live import LiveTranscriber
 from glmasr.speech import RATE_HZ, InputError
@@ -51,6 +53,32 @@ def test_blocks_of_any_size_give_the_same_final_captions(transcriber, talk, resc
         captions = heard(LiveTranscriber(transcriber, rescoring=rescoring), talk, size)
         finals.append([caption for caption in captions if caption.is_final])
     assert len(finals[0]) == 3 and all(one == finals[0] for one in finals)
+
+
+def test_gain_is_that_of_the_transcriber_and_finds_quiet_speech(transcriber, talk):
+    """What is far too quiet for the voice detector, in blocks of any size; loud speech is heard as without."""
+    lifting, whisper = transcriber.variant(gain=True), (talk * 10**-3.25).astype(np.float32)
+    assert heard(LiveTranscriber(transcriber), whisper, 1600) == []
+    finals = []
+    for size in (517, 1600, len(whisper)):
+        captions = heard(LiveTranscriber(lifting), whisper, size)
+        finals.append([caption for caption in captions if caption.is_final])
+    assert len(finals[0]) == 3 and all(one == finals[0] for one in finals)
+    loud = talk / np.abs(talk).max()
+    texts = [[c.segment.text for c in heard(LiveTranscriber(one), loud, 1600)] for one in (transcriber, lifting)]
+    assert texts[0] == texts[1] != []
+
+
+def test_what_a_live_model_hears_is_lifted_as_in_a_file(transcriber, talk, monkeypatch):
+    lifting, quiet, given = transcriber.variant(gain=True), (talk * 0.01).astype(np.float32), []
+    monkeypatch.setattr(LiveTranscriber, "_final", lambda self, stretch, *_: given.append(stretch))
+    heard(LiveTranscriber(lifting), quiet, 1600)
+    probabilities = listen(lifted_for_detector(lifting.gain, [quiet])).speech
+    whole = np.concatenate([*lifted(lifting.gain, [quiet], probabilities)])
+    assert len(given) == 3 and np.abs(whole).max() > 3 * np.abs(quiet).max()
+    for stretch in given:
+        piece = np.concatenate(stretch.samples)
+        np.testing.assert_array_equal(piece, whole[stretch.start_sample : stretch.start_sample + len(piece)])
 
 
 def test_captions_stand_where_they_were_said(transcriber, talk, spoken):

@@ -156,6 +156,63 @@ def test_a_language_given_is_the_only_one_named(tmp_path, speech, decoding):
         Transcriber(str(tmp_path / "b"), language="de")
 
 
+@pytest.mark.parametrize("decoding", ["ctc_greedy", "joint", "streaming"])
+def test_a_variant_shares_the_weights_and_is_what_opening_it_so_would_be(tmp_path, speech, decoding, monkeypatch):
+    tokenizer = learn_mixed(["abc de", "北京"], size=8, minimum_count=1, tags=True, languages=["en", "zh"])
+    random_bundle(tmp_path / "b", tokenizer)
+    system = Transcriber(str(tmp_path / "b"), decoding=decoding, language="zh")
+    choices = [{"language": "en"}, {"script": "traditional", "numerals": True}, {"vad": False}, {"gain": True}, {}]
+    opened = [Transcriber(str(tmp_path / "b"), decoding=decoding, **{"language": "zh", **one}) for one in choices]
+    monkeypatch.setattr(room, "open_bundle", None)
+    monkeypatch.setattr(room, "open_search", None)
+    before, biases = system(speech[:2]), {id(system.recognizer.ctc.bias)}
+    for choice, other in zip(choices, opened, strict=True):
+        variant = system.variant(**choice)
+        assert variant.fingerprint == other.fingerprint and variant.language == other.language
+        assert variant([0.001 * speech[0], speech[1]]) == other([0.001 * speech[0], speech[1]])
+        for (name, own), shared in zip(
+            variant.recognizer.named_parameters(), system.recognizer.parameters(), strict=True
+        ):
+            assert own is shared or name in ("ctc.bias", "decoder.project.bias")
+        assert getattr(variant.search, "recognizer", variant.recognizer) is variant.recognizer
+        biases.add(id(variant.recognizer.ctc.bias))
+    assert system(speech[:2]) == before and len(biases) > 1 and len({one.fingerprint for one in opened}) == 5
+    both = system.variant(gain=True).variant(numerals=True)
+    assert both.gain == opened[3].gain and both.variant(gain=False).gain is None
+    with pytest.raises(InputError, match="knows no 'de'"):
+        system.variant(language="de")
+
+
+def test_gain_finds_speech_that_the_voice_detector_misses_and_leaves_loud_speech_alone(folder, speech, tmp_path):
+    system = Transcriber(str(folder))
+    lifting = system.variant(gain=True)
+    loud, quiet = [waveform / np.abs(waveform).max() for waveform in speech[:3]], []
+    for waveform in loud:
+        quiet.append(np.concatenate([waveform, np.zeros(RATE_HZ, np.float32)]) * np.float32(10**-3.25))
+    assert [t.text for t in lifting(loud)] == [t.text for t in system(loud)]
+    assert [t.text for t in system(quiet)] == ["", "", ""] and all(t.text for t in lifting(quiet))
+    write_audio(tmp_path / "quiet.wav", quiet[0])
+    from_file = lifting.transcribe_file(str(tmp_path / "quiet.wav"))
+    assert from_file == lifting([read_audio(str(tmp_path / "quiet.wav"))])[0]
+    given = Transcriber(str(folder), gain={"max_gain_db": 0.0})
+    assert given.gain.max_gain_db == 0.0 and given.fingerprint not in (system.fingerprint, lifting.fingerprint)
+    with pytest.raises(InputError, match="gain has no parameter 'max_gain'; did you mean 'max_gain_db'"):
+        system.variant(gain={"max_gain": 3.0})
+
+
+def test_gain_without_the_gate_lifts_speech_and_no_noise(folder, speech):
+    """All is heard without the voice detector, which still says what may be lifted."""
+    hiss = np.random.default_rng(0).standard_normal(2 * RATE_HZ).astype(np.float32) * 0.001
+    heard, given = Transcriber(str(folder), vad=False, gain=True), []
+    quiet = speech[0] * np.float32(0.01)
+    heard.transcribe_pieces = lambda pieces: given.extend(pieces) or [(Segment("", 0.0, 0.0), "")] * len(pieces)
+    heard([hiss, quiet])
+    assert sorted(map(len, given)) == sorted([len(hiss), len(quiet)])
+    by_length = {len(piece): piece for piece in given}
+    np.testing.assert_array_equal(by_length[len(hiss)], hiss)
+    assert np.abs(by_length[len(quiet)]).max() > 4 * np.abs(quiet).max()
+
+
 def test_a_bundle_without_tags_takes_any_language(folder):
     assert Transcriber(str(folder), language="yue")([np.zeros(100, np.float32)])[0].language == "yue"
 

@@ -5,10 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
-from torchaudio.functional import forced_align, merge_tokens
+from jaxtyping import Float, Int
 
 from glmasr.speech import RATE_HZ
 from glmasr.text.tokenizer import BLANK
@@ -38,23 +35,59 @@ def frames_needed(tokens: Sequence[int]) -> int:
     return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 
-def align(log_probs: Float[Tensor, "T V"], tokens: Sequence[int]) -> Alignment:
+def align(log_probs: Float[np.ndarray, "T V"], tokens: Sequence[int]) -> Alignment:
     """The likeliest path through `log_probs` that spells `tokens`; ValueError where there are too few frames for them.
 
     What the greedy search found is aligned as it was found, since its path is the likeliest of all.
     """
+    log_probs = np.asarray(log_probs)
     if len(log_probs) < frames_needed(tokens):
         raise ValueError(f"{len(log_probs)} frames cannot hold {len(tokens)} tokens")
     if not tokens:
         return Alignment((), (), ())
-    target = torch.tensor([list(tokens)], dtype=torch.int32)
-    path, scores = forced_align(log_probs.detach().float().cpu()[None].contiguous(), target, blank=BLANK)
-    spans = merge_tokens(path[0], scores[0].exp(), BLANK)
+    path = log_probs.argmax(-1)
+    if _spelled(path) != list(tokens):
+        path = likeliest_path(log_probs, tokens)
+    turns = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
+    spans = [(start, end) for start, end in pairwise(turns) if path[start] != BLANK]
+    probabilities = np.exp(log_probs[np.arange(len(path)), path])
     return Alignment(
-        tuple(span.start for span in spans),
-        tuple(span.end for span in spans),
-        tuple(min(1.0, span.score) for span in spans),
+        tuple(start for start, _ in spans),
+        tuple(end for _, end in spans),
+        tuple(min(1.0, float(probabilities[start:end].mean())) for start, end in spans),
     )
+
+
+def likeliest_path(log_probs: Float[np.ndarray, "T V"], tokens: Sequence[int]) -> Int[np.ndarray, " T"]:
+    """The token of each frame, blanks between them: Viterbi's path through the states blank, token, blank … blank.
+
+    As torchaudio's `forced_align` finds it, which would bring torch along.
+    """
+    labels = np.full(2 * len(tokens) + 1, BLANK)
+    labels[1::2] = tokens
+    leaps = np.zeros(len(labels), bool)  # over a blank, between tokens that differ
+    leaps[3::2] = labels[3::2] != labels[1:-2:2]
+    emissions = log_probs[:, labels].astype(np.float64)
+    ways = np.full((3, len(labels)), -np.inf)  # to stay, to go one state on, to leap
+    total = np.full(len(labels), -np.inf)
+    total[:2] = emissions[0, :2]
+    taken = np.zeros(emissions.shape, np.int8)
+    for frame in range(1, len(emissions)):
+        ways[0], ways[1, 1:] = total, total[:-1]
+        ways[2, 2:] = np.where(leaps[2:], total[:-2], -np.inf)
+        taken[frame] = ways.argmax(0)
+        total = ways.max(0) + emissions[frame]
+    state = len(labels) - 1 if total[-1] > total[-2] else len(labels) - 2
+    states = np.empty(len(emissions), np.int64)
+    for frame in range(len(emissions) - 1, -1, -1):
+        states[frame] = state
+        state -= taken[frame, state]
+    return labels[states]
+
+
+def _spelled(path: Int[np.ndarray, " T"]) -> list[int]:
+    firsts = path[np.flatnonzero(np.diff(path, prepend=-1))]
+    return firsts[firsts != BLANK].tolist()
 
 
 def word_times(

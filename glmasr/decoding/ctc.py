@@ -8,8 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
 from glmasr.decoding.hypothesis import Guide, Hypothesis
 from glmasr.text.tokenizer import BLANK
@@ -21,10 +20,10 @@ SCALED_EVERY = 8
 """Frames between looks at how small the exact scores' masses are."""
 
 
-def greedy(log_probs: Float[Tensor, "T V"]) -> Hypothesis:
+def greedy(log_probs: Float[np.ndarray, "T V"]) -> Hypothesis:
     """The best token of every frame, repeats merged, blanks dropped."""
-    best, tokens = log_probs.max(-1)
-    best, tokens = best.tolist(), tokens.tolist()
+    scores = np.asarray(log_probs)
+    best, tokens = scores.max(-1).tolist(), scores.argmax(-1).tolist()
     runs = [list(group) for _, group in groupby(range(len(tokens)), key=tokens.__getitem__)]
     spoken = [run for run in runs if tokens[run[0]] != BLANK]
     return Hypothesis(
@@ -65,8 +64,8 @@ class Prefix:
 
 
 def beam_search(
-    log_probs: Float[Tensor, "B T V"],
-    lengths: Int[Tensor, " B"],
+    log_probs: Float[np.ndarray, "B T V"],
+    lengths: Sequence[int],
     beam: int,
     tokens: int = 20,
     guide: Guide | None = None,
@@ -79,14 +78,12 @@ def beam_search(
     `margin` (a natural log) behind the best state is given up, too. Scores are natural logs with what the guide gave,
     and exact: of what is found also those alignments are counted that left the beam on their way.
     """
-    log_probs = log_probs.detach().float()
-    best, chosen = log_probs.topk(min(tokens + 1, log_probs.shape[-1]), dim=-1)
-    best, chosen, scores = best.double().exp().cpu(), chosen.cpu(), log_probs.cpu().contiguous().numpy()
     found = []
-    for row, length in enumerate(lengths.tolist()):
-        own = scores[row, :length]
+    for row, length in zip(np.asarray(log_probs), np.asarray(lengths).tolist(), strict=True):
+        own = np.ascontiguousarray(row[:length], np.float32)
+        best, chosen = likeliest(own, tokens + 1)
         flat = memoryview(own.reshape(-1))  # type: ignore[arg-type]
-        kept = search_one(flat, best[row, :length].tolist(), chosen[row, :length].tolist(), beam, guide, margin)
+        kept = search_one(flat, np.exp(best.astype(np.float64)).tolist(), chosen.tolist(), beam, guide, margin)
         exact = exact_scores(own, [one.tokens for one, _ in kept]).tolist()
         # Masses that a double no longer holds are missing from the exact sum, too.
         counted = [
@@ -94,6 +91,15 @@ def beam_search(
         ]
         found.append(sorted(counted, key=attrgetter("score"), reverse=True))
     return found
+
+
+def likeliest(log_probs: Float[np.ndarray, "T V"], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each frame's `count` best log-probabilities, or all there are, best first, and their tokens."""
+    count = min(count, log_probs.shape[-1])
+    found = np.argpartition(-log_probs, count - 1, axis=-1)[:, :count]
+    order = np.argsort(-np.take_along_axis(log_probs, found, -1), axis=-1, kind="stable")
+    chosen = np.take_along_axis(found, order, -1)
+    return np.take_along_axis(log_probs, chosen, -1), chosen
 
 
 def search_one(

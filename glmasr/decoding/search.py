@@ -3,24 +3,27 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from glmasr.build import build
-from glmasr.decoding import attention, ctc
+from glmasr.decoding import ctc
 from glmasr.decoding.hotwords import Hotwords
 from glmasr.decoding.hypothesis import Guide, Guides, Hypothesis
 from glmasr.decoding.ngram import LanguageModel
-from glmasr.decoding.rescore import rescore
-from glmasr.model.decoder import Decoder
-from glmasr.model.recognizer import Heard, Recognizer
 from glmasr.speech import InputError
 from glmasr.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # the searches that need CTC alone work without torch
+    from glmasr.model.decoder import Decoder
+    from glmasr.model.recognizer import Heard, Recognizer
 
 
 class Search(Protocol):
     """Anything that finds texts in what was heard."""
 
-    def __call__(self, heard: Heard) -> list[list[Hypothesis]]:
+    def __call__(self, heard: "Heard") -> list[list[Hypothesis]]:
         """For each utterance of the batch its hypotheses, at least one, best first."""
         ...
 
@@ -29,12 +32,15 @@ class Search(Protocol):
 class CtcGreedy:
     """The best token of every frame: one hypothesis, with frames and confidences."""
 
-    recognizer: Recognizer
+    recognizer: "Recognizer | None"
     tokenizer: Tokenizer
 
-    def __call__(self, heard: Heard) -> list[list[Hypothesis]]:
-        scores = heard.ctc_log_probs.cpu()
-        return [[ctc.greedy(row[:end])] for row, end in zip(scores, heard.lengths.tolist(), strict=True)]
+    def __call__(self, heard: "Heard") -> list[list[Hypothesis]]:
+        return self.find(rows_of(heard))
+
+    def find(self, rows: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
+        """The same from log-probabilities (T, V) of each utterance."""
+        return [[ctc.greedy(row)] for row in rows]
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class CtcBeam:
     model makes texts short, and the bonus makes up for it.
     """
 
-    recognizer: Recognizer
+    recognizer: "Recognizer | None"
     tokenizer: Tokenizer
     beam: int = 10
     tokens: int = 20
@@ -64,15 +70,19 @@ class CtcBeam:
         """What it is guided by."""
         return guide_of(self, self.token_bonus)
 
-    def __call__(self, heard: Heard) -> list[list[Hypothesis]]:
-        return ctc.beam_search(heard.ctc_log_probs, heard.lengths, self.beam, self.tokens, self.guide)
+    def __call__(self, heard: "Heard") -> list[list[Hypothesis]]:
+        return self.find(rows_of(heard))
+
+    def find(self, rows: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
+        """The same from log-probabilities (T, V) of each utterance."""
+        return [ctc.beam_search(row[None], [len(row)], self.beam, self.tokens, self.guide)[0] for row in rows]
 
 
 @dataclass(frozen=True)
 class Attention:
     """Beam search of the attention decoder; `length_bonus` is a natural log for each token."""
 
-    recognizer: Recognizer
+    recognizer: "Recognizer | None"
     tokenizer: Tokenizer
     beam: int = 10
     length_bonus: float = 0.0
@@ -86,7 +96,7 @@ class Attention:
         _ = self.decoder, self.guide
 
     @cached_property
-    def decoder(self) -> Decoder:
+    def decoder(self) -> "Decoder":
         """The recognizer's, or an InputError."""
         return decoder_of(self.recognizer, "attention")
 
@@ -95,7 +105,9 @@ class Attention:
         """What it is guided by."""
         return guide_of(self)
 
-    def __call__(self, heard: Heard) -> list[list[Hypothesis]]:
+    def __call__(self, heard: "Heard") -> list[list[Hypothesis]]:
+        from glmasr.decoding import attention
+
         return attention.beam_search(self.decoder, heard, self.beam, 0.0, self.length_bonus, self.guide)
 
 
@@ -103,7 +115,7 @@ class Attention:
 class Joint:
     """CTC and attention in one pass: CTC keeps the decoder from loops and leaps, the decoder knows how texts go."""
 
-    recognizer: Recognizer
+    recognizer: "Recognizer | None"
     tokenizer: Tokenizer
     beam: int = 10
     ctc_weight: float = 0.3
@@ -119,7 +131,7 @@ class Joint:
         _ = self.decoder, self.guide
 
     @cached_property
-    def decoder(self) -> Decoder:
+    def decoder(self) -> "Decoder":
         """The recognizer's, or an InputError."""
         return decoder_of(self.recognizer, "joint")
 
@@ -128,7 +140,9 @@ class Joint:
         """What it is guided by."""
         return guide_of(self)
 
-    def __call__(self, heard: Heard) -> list[list[Hypothesis]]:
+    def __call__(self, heard: "Heard") -> list[list[Hypothesis]]:
+        from glmasr.decoding import attention
+
         return attention.beam_search(self.decoder, heard, self.beam, self.ctc_weight, self.length_bonus, self.guide)
 
 
@@ -136,7 +150,7 @@ class Joint:
 class Rescore:
     """The CTC beam's hypotheses, put in order by CTC and attention together."""
 
-    recognizer: Recognizer
+    recognizer: "Recognizer | None"
     tokenizer: Tokenizer
     beam: int = 10
     tokens: int = 20
@@ -153,7 +167,7 @@ class Rescore:
         _ = self.decoder, self.guide
 
     @cached_property
-    def decoder(self) -> Decoder:
+    def decoder(self) -> "Decoder":
         """The recognizer's, or an InputError."""
         return decoder_of(self.recognizer, "rescore")
 
@@ -162,8 +176,11 @@ class Rescore:
         """What its first pass is guided by."""
         return guide_of(self, self.token_bonus)
 
-    def __call__(self, heard: Heard) -> list[list[Hypothesis]]:
-        found = ctc.beam_search(heard.ctc_log_probs, heard.lengths, self.beam, self.tokens, self.guide)
+    def __call__(self, heard: "Heard") -> list[list[Hypothesis]]:
+        from glmasr.decoding.rescore import rescore
+
+        rows = rows_of(heard)
+        found = [ctc.beam_search(row[None], [len(row)], self.beam, self.tokens, self.guide)[0] for row in rows]
         return rescore(self.decoder, heard.context, heard.padding, found, self.ctc_weight)
 
 
@@ -171,10 +188,17 @@ SEARCHES = {"ctc_greedy": CtcGreedy, "ctc_beam": CtcBeam, "attention": Attention
 """By the names of conf/decoding/*.yaml."""
 
 
-def open_search(config: Mapping[str, Any] | str, recognizer: Recognizer, tokenizer: Tokenizer) -> Search:
+def rows_of(heard: "Heard") -> list[np.ndarray]:
+    """Log-probabilities (T, V) of each utterance, without its padding."""
+    scores = heard.ctc_log_probs.detach().float().cpu().numpy()
+    return [row[:end] for row, end in zip(scores, heard.lengths.tolist(), strict=True)]
+
+
+def open_search(config: Mapping[str, Any] | str, recognizer: "Recognizer | None", tokenizer: Tokenizer) -> Search:
     """The search a config with `_target_` describes, or one of SEARCHES by its name, with its defaults.
 
-    InputError where the name, a setting or a file is wrong, or the bundle lacks the decoder the search needs.
+    Without a recognizer there is CTC alone. InputError where the name, a setting or a file is wrong, or the decoder
+    is not there that the search needs.
     """
     if not isinstance(config, str):
         return build(config, recognizer=recognizer, tokenizer=tokenizer)
@@ -193,8 +217,10 @@ def guide_of(search: "CtcBeam | Attention | Joint | Rescore", token_bonus: float
     return Guides(tuple(guides), token_bonus) if guides or token_bonus else None
 
 
-def decoder_of(recognizer: Recognizer, name: str) -> Decoder:
+def decoder_of(recognizer: "Recognizer | None", name: str) -> "Decoder":
     """The attention decoder, or an InputError that says what to do without one."""
+    if recognizer is None:
+        raise InputError(f"decoding={name} needs the bundle itself: with what was exported use ctc_greedy or ctc_beam")
     if recognizer.decoder is None:
         raise InputError(
             f"decoding={name} needs an attention decoder, which this bundle was trained without: use ctc_beam"

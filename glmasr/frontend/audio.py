@@ -10,6 +10,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from glmasr.frontend.containers import HEAD_BYTES, Container, MissingPlayer, Unplayable, container_of
 from glmasr.speech import RATE_HZ, InputError
 
 AUDIO_SUFFIXES = (
@@ -17,6 +18,11 @@ AUDIO_SUFFIXES = (
     *(".aiff", ".aif", ".aifc", ".au", ".caf", ".w64", ".rf64", ".sph"),
 )
 """File names libsndfile reads."""
+
+CONTAINER_SUFFIXES = (".m4a", ".mp4", ".webm", ".aac", ".mka", ".mkv", ".mov", ".3gp")
+"""What PyAV reads besides, where it is installed."""
+
+DAMAGED = (soundfile.SoundFileError, OSError, Unplayable)
 
 WRITTEN_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 ENCODINGS = {"flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS")}
@@ -64,7 +70,7 @@ def read_audio(
         try:
             file.seek(start)
             channels = file.read(count, dtype="float32", always_2d=True)
-        except (soundfile.SoundFileError, OSError) as error:
+        except DAMAGED as error:
             message = f"{_name(source)} is damaged ({error}); encode it again or remove it"
             raise UnreadableAudio(message, "damaged") from error
         if not len(channels):
@@ -79,22 +85,29 @@ def read_audio(
         return waveform
 
 
-def read_blocks(path: str, block_seconds: float = 60.0, rate_hz: int = RATE_HZ) -> Iterator[np.ndarray]:
+def read_blocks(
+    path: str, block_seconds: float = 60.0, rate_hz: int = RATE_HZ, channel: int | None = None
+) -> Iterator[np.ndarray]:
     """A whole recording as consecutive waveforms (N) of about `block_seconds`, of which one is in memory at a time.
 
-    Joined they are what `read_audio` gives. UnreadableAudio as there, from the block on that is the reason.
+    `channel` is the only one to be heard, from 0; None averages all, and joined the blocks are what `read_audio` gives.
+    UnreadableAudio as there, from the block on that is the reason, and where there is no such channel.
     """
     with _opened(path) as file:
+        if channel is not None and not 0 <= channel < file.channels:
+            message = f"{_name(path)} has {file.channels} channels; choose one of 0 to {file.channels - 1}"
+            raise UnreadableAudio(message, "no such channel")
         if not file.frames:
             raise _nothing_at(path, 0.0, file)
         stream = None if file.samplerate == rate_hz else soxr.ResampleStream(file.samplerate, rate_hz, 1, quality="HQ")
         count, is_last = max(1, round(block_seconds * file.samplerate)), False
         while not is_last:
             try:
-                waveform = file.read(count, dtype="float32", always_2d=True).mean(axis=1)
-            except (soundfile.SoundFileError, OSError) as error:
+                channels = file.read(count, dtype="float32", always_2d=True)
+            except DAMAGED as error:
                 message = f"{_name(path)} is damaged ({error}); encode it again or remove it"
                 raise UnreadableAudio(message, "damaged") from error
+            waveform = channels.mean(axis=1) if channel is None else channels[:, channel]
             if not np.isfinite(waveform).all():
                 message = f"{_name(path)} holds samples that are not finite; encode it again or remove it"
                 raise UnreadableAudio(message, "not finite")
@@ -188,7 +201,7 @@ def resample(waveform: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
     return waveform if from_hz == to_hz else soxr.resample(waveform, from_hz, to_hz, quality="HQ")
 
 
-def _opened(source: str | bytes) -> soundfile.SoundFile:
+def _opened(source: str | bytes) -> soundfile.SoundFile | Container:
     name = _name(source)
     if not isinstance(source, bytes):
         if not os.path.exists(source):
@@ -198,18 +211,31 @@ def _opened(source: str | bytes) -> soundfile.SoundFile:
     if not (len(source) if isinstance(source, bytes) else os.path.getsize(source)):
         raise UnreadableAudio(f"{name} is empty (0 bytes); fetch or record it again", "empty")
     try:
+        kind = container_of(_head(source))
+        if kind is not None:
+            return Container(source, kind)
         return soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fspath(source))
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
+    except MissingPlayer as error:
+        message = f'{name} is {error}, which PyAV reads; run pip install "glmasr[serve]", or convert it to WAV or FLAC'
+        raise UnreadableAudio(message, "needs PyAV") from error
+    except (*DAMAGED, TypeError) as error:
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         message = f"{name} is not audio that can be read here ({reason}); convert it to WAV or FLAC, say with ffmpeg"
         raise UnreadableAudio(message, "not audio") from error
+
+
+def _head(source: str | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source[:HEAD_BYTES]
+    with open(source, "rb") as file:
+        return file.read(HEAD_BYTES)
 
 
 def _name(source: str | bytes) -> str:
     return f"the audio ({len(source)} bytes)" if isinstance(source, bytes) else f"'{os.fspath(source)}'"
 
 
-def _nothing_at(source: str | bytes, offset_seconds: float, file: soundfile.SoundFile) -> UnreadableAudio:
+def _nothing_at(source: str | bytes, offset_seconds: float, file: soundfile.SoundFile | Container) -> UnreadableAudio:
     if not file.frames:
         return UnreadableAudio(f"{_name(source)} holds no samples; fetch or record it again", "no samples")
     length_seconds = file.frames / file.samplerate

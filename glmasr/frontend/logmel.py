@@ -39,7 +39,8 @@ class LogMel(nn.Module):
         """Features and how many of each row are real; a waveform under 25 ms counts as one window."""
         missing = max(0, WINDOW_SAMPLES - waveform.shape[1])
         windows = nn.functional.pad(waveform, (0, missing)).unfold(1, WINDOW_SAMPLES, HOP_SAMPLES)
-        power = torch.fft.rfft(windows * self.window, n=FFT_SAMPLES).abs().square()
+        spectrum = torch.view_as_real(torch.fft.rfft(windows * self.window, n=FFT_SAMPLES))
+        power = spectrum[..., 0].square() + spectrum[..., 1].square()  # abs() would take roots first
         features = (power @ self.banks).clamp(min=POWER_FLOOR).log()
         return features, feature_lengths(lengths)
 

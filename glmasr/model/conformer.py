@@ -14,14 +14,14 @@ so that every parameter has a gradient from the first step."""
 
 
 class FeedForward(nn.Sequential):
-    """Norm, expand, SiLU, contract."""
+    """Norm, expand, SiLU, contract; `inner_dropout` between the last two, None: as `dropout`."""
 
-    def __init__(self, width: int, expansion: int, dropout: float):
+    def __init__(self, width: int, expansion: int, dropout: float, inner_dropout: float | None = None):
         super().__init__(
             nn.LayerNorm(width),
             nn.Linear(width, width * expansion),
             nn.SiLU(),
-            nn.Dropout(dropout),
+            nn.Dropout(dropout if inner_dropout is None else inner_dropout),
             nn.Linear(width * expansion, width),
             nn.Dropout(dropout),
         )
@@ -77,16 +77,29 @@ def in_chunks(x: Float[Tensor, "B T D"], before: int, chunk_frames: int) -> Floa
 
 
 class ConformerBlock(nn.Module):
-    """Half feed-forward, attention, convolution, half feed-forward, norm; each but the last added to its input."""
+    """Half feed-forward, attention, convolution, half feed-forward, norm; each but the last added to its input.
 
-    def __init__(self, width: int, heads: int, expansion: int, kernel: int, causal: bool, dropout: float):
+    `dropout` is of what is added, `inner_dropout` of what lies within: attention's weights and the wide feed-forward
+    layers, three quarters of all random numbers; None: as `dropout`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        expansion: int,
+        kernel: int,
+        causal: bool,
+        dropout: float,
+        inner_dropout: float | None = None,
+    ):
         super().__init__()
-        self.feed_in = FeedForward(width, expansion, dropout)
+        self.feed_in = FeedForward(width, expansion, dropout, inner_dropout)
         self.norm_attention = nn.LayerNorm(width)
-        self.attention = RotaryAttention(width, heads, dropout)
+        self.attention = RotaryAttention(width, heads, dropout if inner_dropout is None else inner_dropout)
         self.dropout = nn.Dropout(dropout)
         self.convolution = Convolution(width, kernel, causal, dropout)
-        self.feed_out = FeedForward(width, expansion, dropout)
+        self.feed_out = FeedForward(width, expansion, dropout, inner_dropout)
         self.norm_out = nn.LayerNorm(width)
         for last in (self.feed_in[4], self.attention.project_out, self.convolution.project, self.feed_out[4]):
             assert isinstance(last, nn.Linear)

@@ -8,8 +8,8 @@ import json
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 
 from glmasr.speech import Segment, Transcript, Word
 
@@ -101,7 +101,13 @@ def cues(transcript: Transcript) -> list[Cue]:
 
     Of all ways to break the text the one is taken that costs least (as in Knuth and Plass 1981).
     """
-    units = [part for segment in _told(transcript) for unit in _units(segment) for part in _parts(unit)]
+    shown = [cue for _, said in groupby(_told(transcript), lambda one: one.speaker) for cue in _broken_up([*said])]
+    return _timed([unit for unit in shown if "".join(one.text for one in unit).strip()], transcript.duration_seconds)
+
+
+def _broken_up(segments: list[Segment]) -> list[list[Word]]:
+    """What each cue shows of what one speaker says."""
+    units = [part for segment in segments for unit in _units(segment) for part in _parts(unit)]
     widths = list(accumulate((_width(unit.text) for unit in units), initial=0.0))
     best: list[tuple[float, int]] = [(0.0, 0)]
     for end in range(1, len(units) + 1):
@@ -115,15 +121,22 @@ def cues(transcript: Transcript) -> list[Cue]:
     while end:
         bounds.append((best[end][1], end))
         end = best[end][1]
-    shown = [units[start:end] for start, end in reversed(bounds)]
-    return _timed([unit for unit in shown if "".join(one.text for one in unit).strip()], transcript.duration_seconds)
+    return [units[start:end] for start, end in reversed(bounds)]
 
 
 def _told(transcript: Transcript) -> list[Segment]:
-    """Segments that say something, each on one line (a blank line ends a cue); the whole text where none is cut."""
+    """Segments that say something, each on one line (a blank line ends a cue); the whole text where none is cut.
+
+    Where another speaker begins, the text does with who it is.
+    """
     segments = transcript.segments or (Segment(transcript.text, 0.0, transcript.duration_seconds),)
-    lines = [(" ".join(segment.text.split()), segment) for segment in segments]
-    return [Segment(text, one.start_seconds, one.end_seconds, one.words) for text, one in lines if text]
+    lines = [replace(one, text=" ".join(one.text.split())) for one in segments]
+    lines = [one for one in lines if one.text]
+    speakers = ["", *(one.speaker for one in lines)]
+    return [
+        replace(one, text=f"{one.speaker}: {one.text}") if one.speaker and one.speaker != before else one
+        for before, one in zip(speakers, lines, strict=False)
+    ]
 
 
 def _units(segment: Segment) -> list[Word]:
@@ -267,6 +280,7 @@ def _segment(number: int, segment: Segment) -> dict:
         "start": round(segment.start_seconds, 3),
         "end": round(segment.end_seconds, 3),
         "text": segment.text,
+        **({"speaker": segment.speaker} if segment.speaker else {}),
         "words": [
             {
                 "word": word.text,

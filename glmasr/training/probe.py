@@ -161,7 +161,7 @@ def judge(head: nn.Linear, judged: Sequence[Heard], block: int, tokenizer: Token
         logits = head(heard.frames[block])
         nats += float(ctc_loss(logits, heard))
         tokens += int(heard.token_lengths.sum())
-        for row, text in zip(logits.log_softmax(-1).split(heard.lengths), heard.texts, strict=True):
+        for row, text in zip(logits.log_softmax(-1).cpu().split(heard.lengths), heard.texts, strict=True):
             counts = count_errors(text or "", tokenizer.decode(ctc.greedy(row).tokens), "", "cer")
             errors, characters = errors + counts.errors, characters + counts.words
     return Score(nats / max(tokens, 1), errors / max(characters, 1))

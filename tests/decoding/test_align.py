@@ -5,8 +5,9 @@ from itertools import groupby, product
 import numpy as np
 import pytest
 import torch
+from torchaudio.functional import forced_align
 
-from glmasr.decoding.align import EARLY_SECONDS, LATE_SECONDS, align, frames_needed, word_times
+from glmasr.decoding.align import EARLY_SECONDS, LATE_SECONDS, align, frames_needed, likeliest_path, word_times
 from glmasr.decoding.ctc import greedy
 from glmasr.frontend.audio import read_audio
 from glmasr.speech import RATE_HZ
@@ -26,6 +27,20 @@ def test_the_path_is_the_likeliest_of_all(tokens):
     assert found.starts == tuple(run[0] for _, run in runs) and found.ends == tuple(run[-1] + 1 for _, run in runs)
     sure = [sum(log_probs[t, token].exp().item() for t in run) / len(run) for token, run in runs]
     assert found.confidences == pytest.approx(sure, abs=1e-5)
+
+
+@pytest.mark.parametrize("frames, size, spread", [(60, 8, 1.0), (300, 30, 4.0), (41, 4, 0.2)])
+def test_the_path_is_torchaudios(frames, size, spread):
+    log_probs = (spread * torch.randn(frames, size)).log_softmax(-1)
+    for count in (1, 7, 20):
+        tokens = torch.randint(1, size, (1, count))
+        expected, _ = forced_align(log_probs[None], tokens, blank=0)
+        assert likeliest_path(log_probs.numpy(), tokens[0].tolist()).tolist() == expected[0].tolist()
+
+
+def test_what_greedy_found_is_aligned_as_any_text_is():
+    log_probs = (3 * torch.randn(40, 6)).log_softmax(-1).numpy()
+    assert likeliest_path(log_probs, greedy(log_probs).tokens).tolist() == log_probs.argmax(-1).tolist()
 
 
 def test_what_greedy_found_stays_where_it_was():

@@ -109,6 +109,22 @@ def test_same_seed_same_output_bit_for_bit(heard):
     assert torch.equal(first.eval()(*heard)[0], other.eval()(*heard)[0])
 
 
+def test_inner_dropout_is_dropout_unless_it_is_told(heard):
+    told = {"dropout": 0.3, "inner_dropout": 0.3}, {"dropout": 0.3}, {"dropout": 0.3, "inner_dropout": 0.0}
+    outputs = []
+    for options in told:
+        torch.manual_seed(7)
+        outputs.append(tiny(**options)(*heard)[0])
+    assert torch.equal(outputs[0], outputs[1]) and not torch.equal(outputs[0], outputs[2])
+    bare, without = tiny(dropout=0.0, inner_dropout=0.0), tiny(dropout=0.0)
+    bare.load_state_dict(without.state_dict())
+    assert torch.equal(bare(*heard)[0], without(*heard)[0])
+    for block in (*tiny(dropout=0.0, inner_dropout=0.4).blocks, *tiny(dropout=0.4, inner_dropout=0.0).blocks):
+        inner = {block.attention.dropout, block.feed_in[3].p, block.feed_out[3].p}
+        outer = {block.dropout.p, block.feed_in[5].p, block.feed_out[5].p, block.convolution.dropout.p}
+        assert (inner, outer) in (({0.4}, {0.0}), ({0.0}, {0.4}))
+
+
 def test_checkpointing_changes_memory_and_nothing_else(heard):
     gradients = []
     for checkpointing in (False, True):

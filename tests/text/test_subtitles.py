@@ -159,3 +159,13 @@ def test_other_parsers_read_what_we_write():
 def test_tables():
     assert write_tsv(TRANSCRIPT) == "start\tend\ttext\n0\t60000\t你好\n3600000\t3606000\t<b> --> & bye\n"
     assert write_words(TRANSCRIPT).splitlines()[1:] == ["0.000\t0.512\t0.988\t你", "0.600\t1.000\t1.000\t好"]
+
+
+def test_speakers_are_named_where_they_begin_and_share_no_cue():
+    said = [("yes", 0.0, "A"), ("I see", 0.5, "A"), ("no", 1.0, "B"), ("why", 1.4, "A")]
+    segments = tuple(Segment(t, at, at + 0.3, (Word(t, at, at + 0.3),), who) for t, at, who in said)
+    told = Transcript("yes I see no why", 3.0, segments)
+    assert [cue.lines for cue in cues(told)] == [("A: yes I see",), ("B: no",), ("A: why",)]
+    assert write_txt(told) == "A: yes\nI see\nB: no\nA: why\n"
+    assert [one["speaker"] for one in json.loads(write_json(told))["segments"]] == ["A", "A", "B", "A"]
+    assert "speaker" not in write_json(TRANSCRIPT)

@@ -1,0 +1,467 @@
+"""Real speech in; what a pretraining step takes, ours and its peers', side by side in one run, out.
+
+python benchmarks/training.py --json benchmarks/results/training.json        # the corpora beside the repository
+python benchmarks/training.py --manifest /my/corpus --sizes 7M --only "glmasr|torchaudio"
+
+A step is features, forward, backward, clipping and AdamW, of one batch of 8 utterances of 4 to 10 s, padded. At each
+size all have as many parameters within a few percent, those that hear log-mel the same width too, kernels of 15 and,
+but where a row says otherwise, dropout of 0.1. Log-mel models name random-projection codes of the hidden 40 % of their
+frames by the same head (glmasr/objective/cluster.py); raw-wave models are pretrained by their own contrast. All take a
+step in turns; medians are kept, `ratio` is to the first row of the size, and the slowest sides rest in some rounds.
+`mfu` is the share of the sgemm peak, which is measured before and after; its operations are those of matrix products
+and convolutions as executed, on padding too, without the Fourier transform. `mb_per_audio_second` is how far a step
+raises the process' memory, per second of padded audio.
+"""
+
+import argparse
+import gc
+import json
+import logging
+import math
+import os
+import re
+import statistics
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import torch
+import torchaudio
+from hydra import compose, initialize_config_dir
+from limits import CLOCKS, Clock, about, measure, seconds
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from glmasr.build import build
+from glmasr.data.corpora import Manifest
+from glmasr.evaluation.memory import PeakMemory
+from glmasr.frontend.audio import read_audio
+from glmasr.lengths import padding_mask
+from glmasr.model.subsampling import stack_features
+from glmasr.objective.contract import View
+from glmasr.objective.masking import draw_mask
+from glmasr.speech import RATE_HZ, Batch, Utterance
+from glmasr.training.optimizer import adamw
+from glmasr.training.pretrain import Pretraining
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CORPUS = REPOSITORY.parent / "shared" / "corpora" / "librispeech_mini"
+UTTERANCES, SHORTEST, LONGEST = 8, 4.0, 10.0
+SLOW = 4.0
+"""A step so many times ours is taken every other round only."""
+
+BINS, KERNEL, DROPOUT, CLIP = 80, 15, 0.1, 5.0
+SIZES: dict[str, dict[str, Any]] = {
+    "7M": {
+        "ours": ("conformer_tiny", 240, 5, 4),
+        "torchaudio": (240, 4),
+        "speechbrain": (240, 5),
+        "w2v-bert": (240, 5),
+        "raw wave": (144, 5),
+    },
+    "28M": {
+        "ours": ("conformer_small", 384, 8, 6),
+        "torchaudio": (384, 7),
+        "speechbrain": (384, 8),
+        "w2v-bert": (384, 8),
+        "raw wave": (384, 6),
+    },
+}
+"""Of each side width and blocks that make it the size; of ours model, width, blocks and heads."""
+
+Loss = Callable[[Batch], Tensor]
+
+
+@dataclass
+class Side:
+    """One model with its loss and optimizer, and the seconds its steps took."""
+
+    name: str
+    module: nn.Module
+    loss: Loss
+    taken: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.module.train()
+        parameters = [p for p in self.module.parameters() if p.requires_grad]
+        self.optimizer = adamw([{"params": parameters}], 1e-4, 0.01)
+
+    def step(self, batch: Batch) -> None:
+        """Features to update."""
+        loss = self.loss(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.module.parameters(), CLIP)
+        self.optimizer.step()
+
+    def flops(self, batch: Batch) -> float:
+        """Of one forward and backward pass; attention in its plain form, which a counter sees through."""
+        self.optimizer.zero_grad(set_to_none=True)
+        counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: of_convolution})
+        with sdpa_kernel(SDPBackend.MATH), counter:
+            self.loss(batch).backward()
+        return float(counter.get_total_flops())
+
+
+def of_convolution(outward, x, weight, *more, output_mask=None, out_shape=None, **options) -> int:
+    """Of a convolution's backward pass, given shapes; torch's own count takes a grouped one for a dense one."""
+    mask = output_mask if output_mask is not None else more[-1]
+    places = math.prod(outward) // outward[1]
+    return 2 * places * math.prod(weight) * (bool(mask[0]) + bool(mask[1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--manifest", default=str(CORPUS), help="a corpus of utterances of 4 to 10 s")
+    parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=SIZES)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--only", default="", help="a regular expression of names")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a shared machine, with one thread")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    if not Path(asked.manifest).exists():
+        parser.error(f"there is no corpus at {asked.manifest}: name one with --manifest (a NeMo-style manifest)")
+    batch, clock = batch_of(asked.manifest), CLOCKS[asked.clock]
+    quiet()
+    found = about("torchaudio", "transformers", "speechbrain")
+    before, rows = measure(clock), []
+    for size in asked.sizes:
+        rows += compared(size, sides(size, batch, asked.only), batch, asked.rounds, clock)
+    after = measure(clock)
+    found["load"].append(round(os.getloadavg()[0], 2))
+    peak = max(before.gflops, after.gflops)
+    for row in rows:
+        row["mfu"] = row["gflops_per_audio_second"] * row["audio_seconds_per_second"] / peak
+    limits = {"before": asdict(before), "after": asdict(after)}
+    padding = 1 - batch.seconds / (batch.waveform.numel() / RATE_HZ)
+    facts = {"clock": asked.clock, "audio_seconds": batch.seconds, "padding": padding, "limits": limits}
+    print(
+        f"peak {before.gflops:.0f} then {after.gflops:.0f} GFLOP/s, copies {before.gb_s:.0f} then {after.gb_s:.0f} GB/s"
+    )
+    for row in rows:
+        print(shown(row))
+    if asked.json:
+        asked.json.write_text(json.dumps(found | facts | {"rows": rows}, indent=1) + "\n")
+
+
+def quiet() -> None:
+    """Peers say much about what they are."""
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+
+
+def compared(size: str, them: list[Side], batch: Batch, rounds: int, clock: Clock) -> list[dict[str, Any]]:
+    """Steps in turns, then each one's operations and memory."""
+    first = [seconds(lambda one=one: one.step(batch), clock) for one in them]  # warm
+    for at in range(rounds):
+        for one, warm in zip(them, first, strict=True):
+            if warm < SLOW * first[0] or at % 2 == 0:
+                one.taken.append(seconds(lambda one=one: one.step(batch), clock))
+    own = statistics.median(them[0].taken)
+    rows = []
+    for one in them:
+        with PeakMemory() as memory:
+            one.step(batch)
+        taken, padded = statistics.median(one.taken), batch.waveform.numel() / RATE_HZ
+        rows.append(
+            {
+                "name": one.name,
+                "size": size,
+                "parameters": sum(p.numel() for p in one.module.parameters() if p.requires_grad),
+                "audio_seconds_per_second": batch.seconds / taken,
+                "ratio": taken / own,
+                "gflops_per_audio_second": one.flops(batch) / 1e9 / batch.seconds,
+                "mb_per_audio_second": (memory.peak_bytes or 0) / 1e6 / padded,
+                "seconds": [round(s, 4) for s in one.taken],
+            }
+        )
+        print(f"{size} {one.name}: {taken:.2f} s a step", flush=True)
+        one.optimizer.zero_grad(set_to_none=True)
+    them.clear()
+    gc.collect()
+    return rows
+
+
+def shown(row: Mapping[str, Any]) -> str:
+    """One line of the table."""
+    return (
+        f"{row['size']:>4} {row['name']:56} {row['parameters'] / 1e6:5.1f} M"
+        f" {row['audio_seconds_per_second']:7.1f} audio-s/s"
+        f" {row['ratio']:6.2f} x our step {row['gflops_per_audio_second']:6.2f} GFLOP/audio-s"
+        f" mfu {row['mfu']:4.0%} {row['mb_per_audio_second']:6.1f} MB/audio-s"
+    )
+
+
+def batch_of(manifest: str) -> Batch:
+    """Utterances drawn by seed 0, padded, with another in the background as noise, so what is clean is another wave."""
+    found = [
+        one
+        for one in Manifest(manifest, language="en", dev_share=0.0).utterances()
+        if isinstance(one, Utterance) and SHORTEST <= one.duration_seconds <= LONGEST
+    ]
+    if len(found) < UTTERANCES:
+        sys.exit(f"{manifest} has {len(found)} utterances of {SHORTEST:g} to {LONGEST:g} s: {UTTERANCES} are needed")
+    chosen = np.random.default_rng(0).choice(len(found), UTTERANCES, replace=False)
+    waves = [read_audio(one.audio, one.offset_seconds, one.duration_seconds) for one in (found[i] for i in chosen)]
+    lengths = torch.tensor([len(wave) for wave in waves])
+    clean = nn.utils.rnn.pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
+    heard = clean + 0.3 * clean.roll(1, 0) * ~padding_mask(lengths, clean.shape[1])
+    ids = tuple(found[i].id for i in chosen)
+    return Batch(heard, lengths, clean, None, None, ids, (None,) * UTTERANCES, 0)
+
+
+def sides(size: str, batch: Batch, only: str) -> list[Side]:
+    """Ours first."""
+    made: dict[str, Callable[[], Side]] = {}
+    ours = SIZES[size]["ours"]
+    name = f"glmasr {ours[0]}"
+    made[f"{name} random_projection"] = lambda: of_ours(ours, "random_projection", batch, noise=False)
+    for option in ("inner_dropout", "dropout"):
+        made[f"{name} random_projection, {option}=0"] = lambda option=option: of_ours(
+            ours, "random_projection", batch, False, f"+model.encoder.{option}=0.0"
+        )
+    made[f"{name} contrastive_reconstruction, noise"] = lambda: of_ours(ours, "contrastive_reconstruction", batch, True)
+    made["torchaudio Conformer, conv2d stem"] = lambda: best_rq(Torchaudio(*SIZES[size]["torchaudio"]), batch)
+    made["speechbrain BEST-RQ Conformer"] = lambda: best_rq(SpeechBrain(*SIZES[size]["speechbrain"]), batch)
+    made["transformers Wav2Vec2Bert"] = lambda: best_rq(W2vBert(*SIZES[size]["w2v-bert"]), batch)
+    made["transformers Wav2Vec2 pretraining"] = lambda: raw_wave("Wav2Vec2", *SIZES[size]["raw wave"])
+    made["transformers Wav2Vec2Conformer pretraining"] = lambda: raw_wave("Wav2Vec2Conformer", *SIZES[size]["raw wave"])
+    chosen = []
+    for label, make in made.items():
+        if re.search(only, label):
+            side = make()
+            side.name = label
+            chosen.append(side)
+    return chosen
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """conf/pretrain.yaml with overrides."""
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        return OmegaConf.to_container(compose("pretrain", list(overrides)), resolve=True)  # type: ignore[return-value]
+
+
+def of_ours(shape: tuple[str, int, int, int], objective: str, batch: Batch, noise: bool, *more: str) -> Side:
+    """A pretraining as scripts/pretrain.py builds it, without what Lightning does around it."""
+    model, width, blocks, heads = shape
+    sized = (f"model.encoder.width={width}", f"model.encoder.blocks={blocks}", f"model.encoder.heads={heads}")
+    config = composed(f"model={model}", f"objective={objective}", *sized, *more)
+    module = Pretraining(
+        ear=build(config["frontend"]),
+        encoder=build(config["model"]["encoder"]),
+        objective=build(config["objective"]),
+        optimizer=build(config["optimizer"]),
+        schedule=build(config["schedule"]),
+        seed=0,
+        **config["masking"],
+    )
+    if objective == "random_projection":
+        module.objective.codebook.fit(*clean_vectors(module.objective.codebook, batch))  # type: ignore[union-attr]
+    return Side("", module, lambda batch: module.loss(batch if noise else without_noise(batch)).total)
+
+
+def without_noise(batch: Batch) -> Batch:
+    """What is heard is clean, as for the peers."""
+    assert batch.clean is not None
+    return Batch(batch.clean, batch.lengths, None, None, None, batch.ids, batch.texts, batch.index)
+
+
+def clean_vectors(codebook: Any, batch: Batch) -> tuple[Tensor]:
+    """What the codebook quantizes, of the whole batch."""
+    features, lengths = build(composed()["frontend"])(batch.clean, batch.lengths)
+    return (codebook.vectors(features, lengths, features.shape[1] // 4).flatten(0, 1),)
+
+
+class BestRq(nn.Module):
+    """Another house's features and encoder between our mask and our head."""
+
+    def __init__(self, peer: nn.Module, batch: Batch):
+        super().__init__()
+        config = composed("objective=random_projection", f"model.encoder.width={peer.width}")
+        self.peer, self.masking = peer, config["masking"]
+        self.objective = build(config["objective"])
+        self.objective.codebook.fit(*clean_vectors(self.objective.codebook, batch))
+
+    def forward(self, batch: Batch) -> Tensor:
+        assert batch.clean is not None
+        with torch.no_grad():
+            features, lengths = self.peer.features(batch.clean, batch.lengths)
+        frames = self.peer.frames(lengths)
+        size = int(frames.max())
+        mask = draw_mask(frames.tolist(), size, rng=np.random.default_rng(0), **named(self.masking))
+        hidden = nn.functional.pad(mask.repeat_interleave(4, 1), (0, max(0, features.shape[1] - 4 * size)))
+        hidden = hidden[:, : features.shape[1], None]
+        context = self.peer(torch.where(hidden, 0.1 * torch.randn_like(features), features), lengths)[:, :size]
+        padding = padding_mask(frames, size)
+        clean = stack_features(features, size)
+        return self.objective(View(context, context, clean, mask, padding, frames, 0, features, lengths)).total
+
+
+def named(masking: Mapping[str, Any]) -> dict[str, Any]:
+    """By the names of draw_mask."""
+    return {"share": masking["mask_share"], "span_frames": masking["mask_span_frames"]}
+
+
+def best_rq(peer: nn.Module, batch: Batch) -> Side:
+    """A log-mel peer."""
+    module = BestRq(peer, batch)
+    return Side("", module, module)
+
+
+def normalized(features: Tensor, lengths: Tensor) -> Tensor:
+    """Each bin of each utterance at zero mean and unit variance."""
+    real = ~padding_mask(lengths, features.shape[1])[..., None]
+    mean = (features * real).sum(1, keepdim=True) / lengths[:, None, None]
+    centered = (features - mean) * real
+    return centered / (centered.square().sum(1, keepdim=True) / lengths[:, None, None]).sqrt().clamp(min=1e-5)
+
+
+class Torchaudio(nn.Module):
+    """torchaudio.models.Conformer behind torchaudio's mel spectrogram and the usual 4× Conv2d subsampling."""
+
+    def __init__(self, width: int, blocks: int):
+        super().__init__()
+        self.width = width
+        self.mel = torchaudio.transforms.MelSpectrogram(RATE_HZ, 512, 400, 160, n_mels=BINS)
+        self.stem = nn.Sequential(nn.Conv2d(1, width, 3, 2), nn.ReLU(), nn.Conv2d(width, width, 3, 2), nn.ReLU())
+        self.project = nn.Linear(width * (((BINS - 1) // 2 - 1) // 2), width)
+        self.conformer = torchaudio.models.Conformer(width, width // 60, 4 * width, blocks, KERNEL, DROPOUT)
+
+    def features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        found, count = self.mel(waveform).clamp(min=1e-10).log().transpose(1, 2), lengths // 160 + 1
+        return normalized(found, count), count
+
+    def frames(self, lengths: Tensor) -> Tensor:
+        return ((lengths - 1) // 2 - 1) // 2
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        x = self.stem(features[:, None])
+        return self.conformer(self.project(x.transpose(1, 2).flatten(2)), self.frames(lengths))[0]
+
+
+class SpeechBrain(nn.Module):
+    """Features, front end and Conformer of SpeechBrain's BEST-RQ recipe (LibriSpeech), with rotary attention."""
+
+    def __init__(self, width: int, blocks: int):
+        from speechbrain.lobes.features import Fbank
+        from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
+        from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
+
+        super().__init__()
+        self.width = width
+        self.fbank = Fbank(sample_rate=RATE_HZ, n_fft=400, n_mels=BINS)
+        self.front = ConvolutionFrontEnd(
+            (None, None, BINS), 2, 1, [128, 32], [5, 5], [2, 2], residuals=[False, False], dropout=DROPOUT
+        )
+        self.encoder = TransformerASR(
+            tgt_vocab=1,
+            input_size=32 * BINS // 4,
+            d_model=width,
+            nhead=4,
+            num_encoder_layers=blocks,
+            num_decoder_layers=0,
+            d_ffn=4 * width,
+            dropout=DROPOUT,
+            activation=nn.GELU,
+            normalize_before=True,
+            kernel_size=KERNEL,
+            encoder_module="conformer",
+            attention_type="RoPEMHA",
+            causal=False,
+        )
+
+    def features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        found, count = self.fbank(waveform), lengths // 160 + 1
+        return normalized(found, count), count
+
+    def frames(self, lengths: Tensor) -> Tensor:
+        return ((lengths + 1) // 2 + 1) // 2
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        return self.encoder.encode(self.front(features), lengths / lengths.max())
+
+
+class W2vBert(nn.Module):
+    """transformers' w2v-BERT 2.0: frames of 20 ms from two stacked feature frames; pairs of them for the head."""
+
+    def __init__(self, width: int, blocks: int):
+        from transformers import Wav2Vec2BertConfig, Wav2Vec2BertModel
+
+        super().__init__()
+        self.width = width
+        self.mel = torchaudio.transforms.MelSpectrogram(RATE_HZ, 512, 400, 160, n_mels=BINS)
+        self.model = Wav2Vec2BertModel(
+            Wav2Vec2BertConfig(
+                hidden_size=width,
+                num_hidden_layers=blocks,
+                num_attention_heads=4,
+                intermediate_size=4 * width,
+                feature_projection_input_dim=2 * BINS,
+                conv_depthwise_kernel_size=KERNEL,
+                conformer_conv_dropout=DROPOUT,
+                hidden_dropout=DROPOUT,
+                attention_dropout=DROPOUT,
+                activation_dropout=DROPOUT,
+                layerdrop=0.0,
+                apply_spec_augment=False,
+            )
+        )
+
+    features = Torchaudio.features
+
+    def frames(self, lengths: Tensor) -> Tensor:
+        return lengths // 4
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        pairs = features[:, : features.shape[1] // 4 * 4].unflatten(1, (-1, 2)).flatten(2)
+        attended = ~padding_mask(lengths // 2, pairs.shape[1])
+        context = self.model(pairs, attention_mask=attended.long()).last_hidden_state
+        return context.unflatten(1, (-1, 2)).mean(2)
+
+
+def raw_wave(name: str, width: int, blocks: int) -> Side:
+    """transformers' own pretraining of wav2vec 2.0, with its Transformer or its Conformer."""
+    import transformers
+    from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
+
+    more = {"conv_depthwise_kernel_size": KERNEL} if "Conformer" in name else {}
+    config = getattr(transformers, f"{name}Config")(
+        hidden_size=width,
+        num_hidden_layers=blocks,
+        num_attention_heads=4,
+        intermediate_size=4 * width,
+        layerdrop=0.0,
+        codevector_dim=128,
+        proj_codevector_dim=128,
+        **more,
+    )
+    model = getattr(transformers, f"{name}ForPreTraining")(config)
+
+    def loss(batch: Batch) -> Tensor:
+        assert batch.clean is not None
+        padding = padding_mask(batch.lengths, batch.clean.shape[1])
+        frames = model._get_feat_extract_output_lengths(batch.lengths)
+        shape, attended = (len(frames), int(frames.max())), ~padding_mask(frames, int(frames.max()))
+        mask = _compute_mask_indices(shape, 0.5, 10, attention_mask=attended.long())
+        others = _sample_negative_indices(shape, config.num_negatives, mask)
+        found = model(
+            batch.clean,
+            attention_mask=(~padding).long(),
+            mask_time_indices=torch.from_numpy(mask),
+            sampled_negative_indices=torch.from_numpy(others),
+        )
+        return found.loss
+
+    return Side("", model, loss)
+
+
+if __name__ == "__main__":
+    main()

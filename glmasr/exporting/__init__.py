@@ -1,0 +1,1 @@
+"""A bundle in, folders that other runtimes read out."""

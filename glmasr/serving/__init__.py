@@ -1,0 +1,1 @@
+"""A system within reach of people and programs: REST, live captions, a web page, call review."""
