@@ -1,12 +1,12 @@
-"""A bundle, Whisper and recordings turned down and in noise in; error rates with and without gain, and a paired test, out.
+"""A bundle or Whisper, and recordings turned down and in noise, in; error rates with and without gain, and a p, out.
 
 python benchmarks/gain.py --bundle DIR --corpus CORPUS --noise NOISES --json gain.json
 python benchmarks/gain.py --whisper tiny.en --corpus CORPUS --noise NOISES --limit 6 --levels -30 -40 --snr clean 10
 
-CORPUS and NOISES are folders of a manifest.jsonl and of recordings. Arms of a bundle: "off"; "on"; "detector", where the
-voice detector hears quiet speech lifted but the model does not; "no vad", where all is heard and nothing lifted. Whisper
-has no voice detector here, so that "on" is the lifted waveform alone. "mixed" rows have two recordings, one at full
-level and one turned down, half a second apart. p is of the paired permutation test of "on" against "off".
+CORPUS and NOISES are folders with a manifest.jsonl and recordings. Arms of a bundle: "off"; "on", where only the voice
+detector hears quiet speech lifted; "lifted", where the model does, too; "no vad", where all is heard and none lifted.
+Whisper has no voice detector here: its "on" is the lifted waveform. "mixed" rows have two recordings, one at full level
+and one turned down, half a second apart. p is of the paired permutation test of "on" against "off".
 """
 
 import argparse
@@ -68,7 +68,7 @@ def arguments() -> argparse.Namespace:
     which.add_argument("--whisper", help="a model's name or folder")
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--noise", required=True)
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--split", default="dev")
     parser.add_argument("--positions", choices=("even", "odd"), default="odd", help="even: for choices (default: odd)")
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--levels", type=float, nargs="*", default=[0.0, -20.0, -30.0, -40.0])
@@ -125,7 +125,7 @@ def arms_of(bundle: str, gain: Any) -> dict[str, Hear]:
     variants = {
         "off": system,
         "on": system.variant(gain=gain),
-        "detector": system.variant(gain={**parameters, "slope": 0.0}),
+        "lifted": system.variant(gain={"slope": 1.0, **parameters}),
         "no vad": system.variant(vad=False),
     }
     return {name: in_batches(variant) for name, variant in variants.items()}

@@ -3,8 +3,8 @@
 python benchmarks/inference.py --json benchmarks/results/inference.json
 python benchmarks/inference.py --bundle runs/finetune/bundle [exported/onnx …] --manifest /my/corpus
 
-Without --bundle ours is conformer_small with random weights, which compute as trained ones do; what its searches find
-is nonsense, and as long as chance will have it: name a bundle for what searches cost. Wav2Vec2 has random weights of
+First of ours are conformer_tiny and conformer_small with random weights, which compute as trained ones do, but for
+searches, whose work depends on what they find: joint decoding needs a bundle. Wav2Vec2 has random weights of
 the same size, Whisper tiny.en its own, of faster-whisper, beam 1. Nobody's voice detector runs but where a row says
 so. All transcribe all utterances in turns; medians are kept. `rtfx` is seconds of audio per second, `by_whisper` its
 ratio to tiny.en at int8. Live captions hear blocks of 20 ms, and every stretch once more as a whole when it has ended.
@@ -79,7 +79,9 @@ def main() -> None:
     found = about("faster-whisper", "ctranslate2", "transformers", "onnxruntime")
     audio, threads = sum(map(len, waves)) / RATE_HZ, torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
-        them = [one for bundle in asked.bundle or [random_bundle(Path(folder))] for one in of_ours(bundle)]
+        models = ("conformer_tiny", "conformer_small")
+        them = [one for model in models for one in of_ours(random_bundle(Path(folder), model), searches=False)]
+        them += [one for bundle in asked.bundle for one in of_ours(bundle)]
         them += [*wav2vec2(), *(whispers(asked.whisper, threads) if asked.whisper != "none" else [])]
         for one in them:
             one.run(waves[:2])
@@ -114,14 +116,14 @@ def waveforms(manifest: str, split: str, count: int) -> Waves:
     return [read_audio(one.audio, one.offset_seconds, one.duration_seconds) for one in chosen]
 
 
-def random_bundle(home: Path) -> str:
-    """conformer_small as conf/finetune.yaml builds it, untrained."""
+def random_bundle(home: Path, model: str) -> str:
+    """A model as conf/finetune.yaml builds it, untrained."""
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("finetune", ["model=conformer_small"]), resolve=True)
+        config: Any = OmegaConf.to_container(compose("finetune", [f"model={model}"]), resolve=True)
     tokenizer = CharacterTokenizer(sorted(" 'abcdefghijklmnopqrstuvwxyz"))
     torch.manual_seed(0)
     weights = build_recognizer(config["model"], tokenizer.size).state_dict()
-    folder, training = home / "conformer_small, random weights" / "bundle", {"language": "en"}
+    folder, training = home / f"{model}, random weights" / "bundle", {"language": "en"}
     folder.parent.mkdir(parents=True)
     save_bundle(
         folder,
@@ -134,15 +136,16 @@ def random_bundle(home: Path) -> str:
     return str(folder)
 
 
-def of_ours(bundle: str) -> list[Entrant]:
+def of_ours(bundle: str, searches: bool = True) -> list[Entrant]:
     """A row for everything this bundle can do."""
     greedy = Transcriber(bundle, vad=False)
     name, size = f"glmasr {Path(bundle).resolve().parent.name}", greedy.parameters
     rows = {f"{name}, greedy": greedy, f"{name}, greedy, voice detector": Transcriber(bundle)}
-    try:
-        rows[f"{name}, joint"] = Transcriber(bundle, decoding="joint", vad=False)
-    except InputError as refused:
-        print(f"{name}: {refused}")
+    if searches:
+        try:
+            rows[f"{name}, joint"] = Transcriber(bundle, decoding="joint", vad=False)
+        except InputError as refused:
+            print(f"{name}: {refused}")
     found = [Entrant(f"{label}, together", size, run) for label, run in rows.items() if "voice" not in label]
     found += [Entrant(f"{label}, one by one", size, one_by_one(run)) for label, run in rows.items()]
     try:

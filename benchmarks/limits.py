@@ -1,14 +1,15 @@
 """This machine in, what it can do at most out: sgemm and copying, measured in the run they are compared with."""
 
+import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from glmasr.evaluation.report import surroundings
 
@@ -51,6 +52,36 @@ def seconds(work: Callable[[], object], clock: Clock = time.perf_counter) -> flo
     return clock() - started
 
 
+def operations(work: Callable[[], object]) -> float:
+    """Of its matrix products, convolutions and attention, as executed."""
+    aten = torch.ops.aten
+    counts: dict[Any, Any] = {
+        aten.convolution_backward: of_convolution,
+        aten._scaled_dot_product_flash_attention_for_cpu: of_attention,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: of_attention_backward,
+    }
+    with FlopCounterMode(display=False, custom_mapping=counts) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+def of_convolution(outward, x, weight, *more, output_mask=None, out_shape=None, **options) -> int:
+    """Of a convolution's backward pass, given shapes; torch's own count takes a grouped one for a dense one."""
+    mask = output_mask if output_mask is not None else more[-1]
+    places = math.prod(outward) // outward[1]
+    return 2 * places * math.prod(weight) * (bool(mask[0]) + bool(mask[1]))
+
+
+def of_attention(query, key, *more, **options) -> int:
+    """Of the fused kernel of CPUs, which torch does not count: scores, and what they mix."""
+    return 4 * math.prod(query) * key[-2]
+
+
+def of_attention_backward(outward, query, key, *more, **options) -> int:
+    """Scores once more, and four products like them."""
+    return 10 * math.prod(query) * key[-2]
+
+
 def about(*packages: str) -> dict[str, Any]:
     """Command, day, commit, versions (of `packages` too), machine, threads and load: what a figure must name."""
     found = surroundings()
@@ -65,8 +96,3 @@ def version_of(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def resident_bytes() -> int:
-    """Of this process, now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")

@@ -2,6 +2,7 @@
 
 python benchmarks/training.py --json benchmarks/results/training.json        # the corpora beside the repository
 python benchmarks/training.py --manifest /my/corpus --sizes 7M --only "glmasr|torchaudio"
+python benchmarks/training.py --loading --json benchmarks/results/loading.json       # make pretrain against its steps
 
 A step is features, forward, backward, clipping and AdamW, of one batch of 8 utterances of 4 to 10 s, padded. At each
 size all have as many parameters within a few percent, those that hear log-mel the same width too, kernels of 15 and,
@@ -11,21 +12,30 @@ step in turns; medians are kept, `ratio` is to the first row of the size, and th
 `mfu` is the share of the sgemm peak, which is measured before and after; its operations are those of matrix products
 and convolutions as executed, on padding too, without the Fourier transform. `mb_per_audio_second` is how far a step
 raises the process' memory, per second of padded audio.
+
+With --loading, conf/pretrain.yaml is run as it stands but for the data,
+and without probes: what `make pretrain` trains per second, logs and loads included, against the steps alone on the same
+batches, loaded beforehand.
 """
 
 import argparse
+import csv
 import gc
+import itertools
 import json
 import logging
-import math
 import os
 import re
 import statistics
+import subprocess
 import sys
+import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -34,11 +44,9 @@ import numpy as np
 import torch
 import torchaudio
 from hydra import compose, initialize_config_dir
-from limits import CLOCKS, Clock, about, measure, seconds
+from limits import CLOCKS, Clock, about, measure, operations, seconds
 from omegaconf import OmegaConf
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from glmasr.build import build
 from glmasr.data.corpora import Manifest
@@ -49,8 +57,10 @@ from glmasr.model.subsampling import stack_features
 from glmasr.objective.contract import View
 from glmasr.objective.masking import draw_mask
 from glmasr.speech import RATE_HZ, Batch, Utterance
+from glmasr.training.datamodule import SpeechBatches
 from glmasr.training.optimizer import adamw
 from glmasr.training.pretrain import Pretraining
+from glmasr.training.run import open_catalog
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CORPUS = REPOSITORY.parent / "shared" / "corpora" / "librispeech_mini"
@@ -65,14 +75,16 @@ SIZES: dict[str, dict[str, Any]] = {
         "torchaudio": (240, 4),
         "speechbrain": (240, 5),
         "w2v-bert": (240, 5),
-        "raw wave": (144, 5),
+        "Wav2Vec2": (144, 9),
+        "Wav2Vec2Conformer": (144, 5),
     },
     "28M": {
         "ours": ("conformer_small", 384, 8, 6),
         "torchaudio": (384, 7),
         "speechbrain": (384, 8),
         "w2v-bert": (384, 8),
-        "raw wave": (384, 6),
+        "Wav2Vec2": (384, 12),
+        "Wav2Vec2Conformer": (384, 6),
     },
 }
 """Of each side width and blocks that make it the size; of ours model, width, blocks and heads."""
@@ -102,36 +114,28 @@ class Side:
         nn.utils.clip_grad_norm_(self.module.parameters(), CLIP)
         self.optimizer.step()
 
-    def flops(self, batch: Batch) -> float:
-        """Of one forward and backward pass; attention in its plain form, which a counter sees through."""
-        self.optimizer.zero_grad(set_to_none=True)
-        counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: of_convolution})
-        with sdpa_kernel(SDPBackend.MATH), counter:
-            self.loss(batch).backward()
-        return float(counter.get_total_flops())
-
-
-def of_convolution(outward, x, weight, *more, output_mask=None, out_shape=None, **options) -> int:
-    """Of a convolution's backward pass, given shapes; torch's own count takes a grouped one for a dense one."""
-    mask = output_mask if output_mask is not None else more[-1]
-    places = math.prod(outward) // outward[1]
-    return 2 * places * math.prod(weight) * (bool(mask[0]) + bool(mask[1]))
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--manifest", default=str(CORPUS), help="a corpus of utterances of 4 to 10 s")
     parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=SIZES)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="a regular expression of names")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a shared machine, with one thread")
+    parser.add_argument("--loading", action="store_true", help="make pretrain against its steps, instead of peers")
+    parser.add_argument("--steps", type=int, default=100, help="of --loading")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     if not Path(asked.manifest).exists():
         parser.error(f"there is no corpus at {asked.manifest}: name one with --manifest (a NeMo-style manifest)")
-    batch, clock = batch_of(asked.manifest), CLOCKS[asked.clock]
     quiet()
     found = about("torchaudio", "transformers", "speechbrain")
+    if asked.loading:
+        found |= {"rows": loading(asked.manifest, asked.steps)}
+        if asked.json:
+            asked.json.write_text(json.dumps(found, indent=1) + "\n")
+        return
+    batch, clock = batch_of(asked.manifest), CLOCKS[asked.clock]
     before, rows = measure(clock), []
     for size in asked.sizes:
         rows += compared(size, sides(size, batch, asked.only), batch, asked.rounds, clock)
@@ -159,17 +163,16 @@ def quiet() -> None:
 
 
 def compared(size: str, them: list[Side], batch: Batch, rounds: int, clock: Clock) -> list[dict[str, Any]]:
-    """Steps in turns, then each one's operations and memory."""
-    first = [seconds(lambda one=one: one.step(batch), clock) for one in them]  # warm
+    """Each one's operations, which makes it warm, and memory; then steps in turns."""
+    flops = [operations(lambda one=one: one.step(batch)) for one in them]
+    memory = [rise(one, batch) for one in them]
     for at in range(rounds):
-        for one, warm in zip(them, first, strict=True):
-            if warm < SLOW * first[0] or at % 2 == 0:
+        for one in them:
+            if at % 2 == 0 or one.taken[0] < SLOW * them[0].taken[0]:
                 one.taken.append(seconds(lambda one=one: one.step(batch), clock))
     own = statistics.median(them[0].taken)
     rows = []
-    for one in them:
-        with PeakMemory() as memory:
-            one.step(batch)
+    for one, count, risen in zip(them, flops, memory, strict=True):
         taken, padded = statistics.median(one.taken), batch.waveform.numel() / RATE_HZ
         rows.append(
             {
@@ -178,8 +181,8 @@ def compared(size: str, them: list[Side], batch: Batch, rounds: int, clock: Cloc
                 "parameters": sum(p.numel() for p in one.module.parameters() if p.requires_grad),
                 "audio_seconds_per_second": batch.seconds / taken,
                 "ratio": taken / own,
-                "gflops_per_audio_second": one.flops(batch) / 1e9 / batch.seconds,
-                "mb_per_audio_second": (memory.peak_bytes or 0) / 1e6 / padded,
+                "gflops_per_audio_second": count / 1e9 / batch.seconds,
+                "mb_per_audio_second": risen / 1e6 / padded,
                 "seconds": [round(s, 4) for s in one.taken],
             }
         )
@@ -190,6 +193,14 @@ def compared(size: str, them: list[Side], batch: Batch, rounds: int, clock: Cloc
     return rows
 
 
+def rise(side: Side, batch: Batch) -> int:
+    """How far one more step raises the memory of this process, in bytes."""
+    with PeakMemory() as memory:
+        side.step(batch)
+    side.optimizer.zero_grad(set_to_none=True)
+    return memory.peak_bytes or 0
+
+
 def shown(row: Mapping[str, Any]) -> str:
     """One line of the table."""
     return (
@@ -198,6 +209,57 @@ def shown(row: Mapping[str, Any]) -> str:
         f" {row['ratio']:6.2f} x our step {row['gflops_per_audio_second']:6.2f} GFLOP/audio-s"
         f" mfu {row['mfu']:4.0%} {row['mb_per_audio_second']:6.1f} MB/audio-s"
     )
+
+
+def loading(manifest: str, steps: int) -> list[dict[str, Any]]:
+    """Audio per second of `make pretrain` without and with a process that loads, and of its steps alone."""
+    data = ("data=manifest", f"data.path={manifest}", "data.language=en")
+    rows = [{"name": "bare steps"} | bare(steps, *data)]
+    rows += [{"name": f"make pretrain, batches.workers={n}"} | pretrained(steps, n, *data) for n in (0, 1)]
+    rows.append({"name": "bare steps again"} | bare(steps, *data))
+    alone = statistics.mean(row["audio_seconds_per_second"] for row in (rows[0], rows[-1]))
+    for row in rows:
+        row["share_lost"] = 1 - row["audio_seconds_per_second"] / alone
+        print(f"{row['name']:36} {row['audio_seconds_per_second']:7.1f} audio-s/s, {row['share_lost']:+.1%} lost")
+    return rows
+
+
+def bare(steps: int, *data: str) -> dict[str, float]:
+    """Forward, backward, clipping and update of batches that are there already; and what loading them took."""
+    config = composed(*data)
+    with tempfile.TemporaryDirectory() as folder:
+        catalog = open_catalog(config | {"catalogs": folder})
+        batches = SpeechBatches(
+            catalog.subset(split="train", **config["utterances"]),
+            catalog.subset(split="dev", **config["utterances"]),
+            seed=config["seed"],
+            **config["batches"],
+            **build(config["augment"]),
+        )
+        place = {"world_size": 1, "global_rank": 0, "global_step": 0, "accumulate_grad_batches": 1}
+        batches.trainer = SimpleNamespace(**place)  # type: ignore[assignment]
+        started = time.perf_counter()
+        them = list(itertools.islice(batches.train_dataloader(), steps))
+        loaded = time.perf_counter() - started
+    module = pretraining(config)
+    side = Side("", module, lambda batch: module.loss(batch).total)
+    taken = sum(seconds(lambda batch=batch: side.step(batch)) for batch in them)
+    audio = sum(batch.seconds for batch in them)
+    return {"audio_seconds_per_second": audio / taken, "loaded_seconds_per_second": audio / loaded}
+
+
+def pretrained(steps: int, workers: int, *data: str) -> dict[str, float]:
+    """By the last line that a real run writes, which counts from its first batch."""
+    with tempfile.TemporaryDirectory() as home:
+        there = [f"run_dir={home}/run", f"catalogs={home}/catalogs", "probe.every_steps=null"]
+        length = [f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps}", f"batches.workers={workers}"]
+        command = [sys.executable, str(REPOSITORY / "scripts" / "pretrain.py"), *data, *there, *length]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"make pretrain: exit code {done.returncode}\n{done.stderr[-2000:]}")
+        with (Path(home) / "run" / "metrics.csv").open() as file:
+            said = [row["train/audio_seconds_per_second"] for row in csv.DictReader(file)]
+    return {"audio_seconds_per_second": float([one for one in said if one][-1])}
 
 
 def batch_of(manifest: str) -> Batch:
@@ -232,8 +294,10 @@ def sides(size: str, batch: Batch, only: str) -> list[Side]:
     made["torchaudio Conformer, conv2d stem"] = lambda: best_rq(Torchaudio(*SIZES[size]["torchaudio"]), batch)
     made["speechbrain BEST-RQ Conformer"] = lambda: best_rq(SpeechBrain(*SIZES[size]["speechbrain"]), batch)
     made["transformers Wav2Vec2Bert"] = lambda: best_rq(W2vBert(*SIZES[size]["w2v-bert"]), batch)
-    made["transformers Wav2Vec2 pretraining"] = lambda: raw_wave("Wav2Vec2", *SIZES[size]["raw wave"])
-    made["transformers Wav2Vec2Conformer pretraining"] = lambda: raw_wave("Wav2Vec2Conformer", *SIZES[size]["raw wave"])
+    made["transformers Wav2Vec2 pretraining"] = lambda: raw_wave("Wav2Vec2", *SIZES[size]["Wav2Vec2"])
+    made["transformers Wav2Vec2Conformer pretraining"] = lambda: raw_wave(
+        "Wav2Vec2Conformer", *SIZES[size]["Wav2Vec2Conformer"]
+    )
     chosen = []
     for label, make in made.items():
         if re.search(only, label):
@@ -253,8 +317,15 @@ def of_ours(shape: tuple[str, int, int, int], objective: str, batch: Batch, nois
     """A pretraining as scripts/pretrain.py builds it, without what Lightning does around it."""
     model, width, blocks, heads = shape
     sized = (f"model.encoder.width={width}", f"model.encoder.blocks={blocks}", f"model.encoder.heads={heads}")
-    config = composed(f"model={model}", f"objective={objective}", *sized, *more)
-    module = Pretraining(
+    module = pretraining(composed(f"model={model}", f"objective={objective}", *sized, *more))
+    if objective == "random_projection":
+        module.objective.codebook.fit(*clean_vectors(module.objective.codebook, batch))  # type: ignore[union-attr]
+    return Side("", module, lambda batch: module.loss(batch if noise else without_noise(batch)).total)
+
+
+def pretraining(config: Mapping[str, Any]) -> Pretraining:
+    """As glmasr/training/run.py builds it."""
+    return Pretraining(
         ear=build(config["frontend"]),
         encoder=build(config["model"]["encoder"]),
         objective=build(config["objective"]),
@@ -263,9 +334,6 @@ def of_ours(shape: tuple[str, int, int, int], objective: str, batch: Batch, nois
         seed=0,
         **config["masking"],
     )
-    if objective == "random_projection":
-        module.objective.codebook.fit(*clean_vectors(module.objective.codebook, batch))  # type: ignore[union-attr]
-    return Side("", module, lambda batch: module.loss(batch if noise else without_noise(batch)).total)
 
 
 def without_noise(batch: Batch) -> Batch:

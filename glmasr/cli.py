@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,7 @@ TRANSCRIBE_EPILOG = """\
 examples:
   glmasr transcribe --bundle runs/finetune/bundle call.wav                     print what was said
   glmasr transcribe --bundle DIR lectures/ --format srt --output subtitles/    a folder; again: only what is new
+  glmasr transcribe --bundle DIR --watch inbox/ --format srt                   whatever arrives there, until Ctrl-C
   glmasr transcribe --bundle DIR talk.mp3 --words                              when each word was said, how surely
   glmasr transcribe --bundle DIR talk.mp3 decoding=joint decoding.beam=20      another search, with its settings
   glmasr transcribe --bundle DIR talk.mp3 decoding=ctc_beam decoding.lm=news.arpa "decoding.hotwords=[格力, Anna]"
@@ -69,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     _compare_parser(verbs)
     _export_parser(verbs)
     _serve_parser(verbs)
+    _review_parser(verbs)
     return top
 
 
@@ -80,7 +83,12 @@ def _transcribe_parser(verbs) -> None:
         epilog=TRANSCRIBE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    transcribed.add_argument("files", nargs="+", metavar="FILE", help="audio files, folders of them, or decoding=…")
+    transcribed.add_argument("files", nargs="*", metavar="FILE", help="audio files, folders of them, or decoding=…")
+    transcribed.add_argument(
+        "--watch",
+        metavar="FOLDER",
+        help="transcribe what arrives here, beside it or into --output, until Ctrl-C; what is there already too",
+    )
     transcribed.add_argument("--bundle", required=True, metavar="DIR", help="folder written by make finetune")
     transcribed.add_argument("--format", choices=FORMATS, help="output format (default: txt)")
     transcribed.add_argument("--words", action="store_true", help="short for --format words.tsv")
@@ -180,18 +188,54 @@ def _export_parser(verbs) -> None:
     exported.set_defaults(run=export)
 
 
+REVIEW_EPILOG = """\
+examples:
+  glmasr review --bundle DIR --rules conf/review/sales.yaml calls/ --output reviewed/
+  glmasr review --system whisper:base --rules conf/review/service_zh.yaml call.wav --output reviewed/
+  glmasr review --rules rules.yaml call.json --output reviewed/         a transcript that is there already
+
+Two channels that differ are two speakers, named by the rules' `speakers`. Each call becomes NAME.review.html and .json,
+all of them review.html and review.json. conf/review/ has examples of rules. Nothing leaves this machine, unless a rule
+file names a chat model (llm) to write summaries.
+"""
+
+
+def _review_parser(verbs) -> None:
+    reviewed = verbs.add_parser(
+        "review",
+        help="recorded calls → what was said that should not be, what was not said, how they talked",
+        description="Review calls, or transcripts of them (JSON), by rules.",
+        epilog=REVIEW_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    reviewed.add_argument("files", nargs="+", metavar="FILE", help="audio files, folders of them, or transcripts")
+    reviewed.add_argument("--rules", required=True, metavar="YAML", help="what to look for")
+    reviewed.add_argument("--output", required=True, metavar="DIR", help="where the reviews go")
+    reviewed.add_argument("--bundle", metavar="DIR", help="what hears audio files: a folder written by make finetune")
+    reviewed.add_argument("--system", metavar="whisper:MODEL", help="or a Whisper model: its folder, or its name")
+    reviewed.add_argument("--decoding", default="ctc_greedy", metavar="NAME", help="search (default: ctc_greedy)")
+    reviewed.add_argument("--language", metavar="TAG", help="what is spoken (default: the bundle tells)")
+    reviewed.add_argument("--gain", action="store_true", help="lift quiet speech before it is heard")
+    reviewed.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
+    reviewed.set_defaults(run=review)
+
+
 def transcribe(args: argparse.Namespace) -> int:
     """Print or write each file's transcript; a file that cannot be read is named and the others go on."""
     from glmasr.transcriber import Transcriber
 
     form = "words.tsv" if args.words else args.format or "txt"
-    decoding, files = _decoding_among(args.files, args.decoding)
+    decoding, files = _decoding_among(args.files, args.decoding, args.watch is not None)
+    if args.watch and (files or args.stream):
+        raise InputError("--watch takes what arrives in its folder: leave files and --stream out")
     jobs = _jobs(files, args.output, form)
     options = {"language": args.language, "script": args.script, "numerals": args.numerals, "vad": not args.no_vad}
     options["gain"] = args.gain
     if args.stream and args.channels == "apart":
         raise InputError("--stream hears one channel: leave --channels apart out, or --stream")
     transcriber = Transcriber(args.bundle, decoding=decoding, device=args.device, **options)
+    if args.watch:
+        return _watch(transcriber, args, form)
     waiting = [job for job in jobs if args.overwrite or not _is_done(*job)]
     if len(waiting) < len(jobs):
         kept = len(jobs) - len(waiting)
@@ -227,6 +271,41 @@ def _tell(transcriber, file: str, target: Path | None, form: str, apart: bool = 
     unfinished.replace(target)
 
 
+def _watch(transcriber, args: argparse.Namespace, form: str) -> int:
+    """Transcribe what arrives in a folder until Ctrl-C or SIGTERM; a broken file is named, once for each time it
+    changes, and a transcript that is there and newer than its file is kept."""
+    from glmasr.frontend.audio import AUDIO_SUFFIXES, CONTAINER_SUFFIXES
+    from glmasr.serving.watch import arrivals, owner
+
+    suffixes, folder, seen = AUDIO_SUFFIXES + CONTAINER_SUFFIXES, Path(args.watch), set()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    written = failed = 0
+    try:
+        print(f"glmasr: watching '{folder}' (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        for file in arrivals(folder, suffixes):
+            place = file.relative_to(folder).with_suffix("")
+            target = Path(args.output or folder) / f"{place}.{form}"
+            is_new = file not in seen
+            seen.add(file)
+            try:
+                if (first := owner(file, suffixes)) != file:
+                    raise InputError(f"'{file}' would be written to '{target}', as '{first}' is: rename it")
+                if not (is_new and not args.overwrite and _is_done(str(file), target)):
+                    _tell(transcriber, str(file), target, form, args.channels == "apart")
+                    written += 1
+                    print(target, flush=True)
+            except (InputError, OSError) as error:
+                print(f"glmasr: {_sentence(error)}", file=sys.stderr, flush=True)
+                failed += 1
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    broken = f", {failed} could not be" if failed else ""
+    print(f"glmasr: stopped watching '{folder}': {written} transcripts written{broken}", file=sys.stderr)
+    return 0
+
+
 def _stream(transcriber, file: str) -> None:
     """As fast as it can be heard, chunk by chunk."""
     from glmasr.frontend.audio import read_blocks
@@ -245,14 +324,16 @@ def _show(captions) -> None:
         print(f"{place}{' ' if caption.is_final else ' … '}{segment.text}", flush=True)
 
 
-def _decoding_among(words: list[str], named: str | None) -> tuple[str | dict[str, Any], list[str]]:
+def _decoding_among(
+    words: list[str], named: str | None, is_watching: bool = False
+) -> tuple[str | dict[str, Any], list[str]]:
     """The search that `decoding=…` and `decoding.x=…` words and --decoding ask for, and the words that are none."""
     from glmasr.decoding.search import SEARCHES
     from glmasr.transcriber import Streaming
 
     found = [SETTING.fullmatch(word) for word in words]
     files = [word for word, match in zip(words, found, strict=True) if match is None]
-    if not files:
+    if not files and not is_watching:
         raise InputError("no file is given: add audio files or a folder of them")
     name, settings = named or "ctc_greedy", {}
     for match in filter(None, found):
@@ -360,6 +441,34 @@ def _system(args: argparse.Namespace) -> Any:
     return Transcriber(args.bundle or DEMO_BUNDLE, **options)
 
 
+def review(args: argparse.Namespace) -> int:
+    """Write each call's review and that of all; a call that cannot be read is named and the others go on."""
+    from glmasr.serving.review import call, report
+    from glmasr.serving.review.rules import read_rules
+
+    rules, output = read_rules(args.rules), Path(args.output)
+    jobs = _jobs(args.files, args.output, "review.json")
+    told = [file for file, _ in jobs if not call.is_transcript(file)]
+    if told and not (args.bundle or args.system):
+        raise InputError(f"nothing is named that could hear '{told[0]}': add --bundle DIR or --system whisper:tiny.en")
+    system: Any = _system(args) if told else None
+    entries, failed = [], []
+    for file, target in tqdm(jobs, disable=None if len(jobs) > 1 else True, unit="call"):
+        assert target is not None
+        try:
+            heard = call.read_transcript(file) if call.is_transcript(file) else call.hear(system, file)
+            place = target.relative_to(output).as_posix().removesuffix(".review.json")
+            reviewed = call.review(place, heard, rules)
+            report.write_call(reviewed, output / place)
+            entries.append(report.Entry(reviewed, f"{place}.review.html"))
+        except InputError as error:
+            print(f"glmasr: {error}", file=sys.stderr)
+            failed.append((file, str(error)))
+    report.write_batch(entries, failed, output)
+    print(output / "review.html")
+    return 1 if failed else 0
+
+
 def _key(file: Path | None) -> str | None:
     """The key that requests must show, from a file or the environment; InputError for a file without one."""
     if file is None:
@@ -372,9 +481,12 @@ def _key(file: Path | None) -> str | None:
 
 def export(args: argparse.Namespace) -> int:
     """Write what another runtime reads, and say how far it is from the bundle."""
-    from glmasr.exporting.export import export as write
+    try:
+        from glmasr.exporting.export import export as write
 
-    write(args.bundle, args.format, args.out, args.int8, args.streaming, args.audio)
+        write(args.bundle, args.format, args.out, args.int8, args.streaming, args.audio)
+    except ModuleNotFoundError as error:
+        raise InputError(f"export needs {error.name}: pip install 'glmasr[export,eval]'") from error
     size = sum(file.stat().st_size for file in Path(args.out).iterdir()) / 1e6
     print(f"{args.out}: {size:.1f} MB")
     return 0
@@ -385,10 +497,14 @@ def main() -> None:
     args = parser().parse_args()
     try:
         sys.exit(args.run(args))
-    except InputError as error:
-        sys.exit(f"glmasr: {error}")
-    except OSError as error:
-        sys.exit(f"glmasr: {error.filename or 'a file'}: {error.strerror or error}")
+    except (InputError, OSError) as error:
+        sys.exit(f"glmasr: {_sentence(error)}")
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or error}"
+    return str(error)
 
 
 if __name__ == "__main__":

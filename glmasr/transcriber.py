@@ -69,7 +69,8 @@ class Transcriber:
     `decoding` is one of DECODINGS, with its defaults, or a config with `_target_` (conf/decoding/*.yaml). `language`
     says what is spoken, None lets a bundle with language tags tell. With `vad` only pieces with speech are heard.
     `script` ("traditional", "simplified") and `numerals` are as in `written`; None and False leave the text alone.
-    `gain` lifts quiet speech, as `Gain` does by default or with these parameters.
+    With `gain` the voice detector hears quiet speech as loud speech. The model hears it as it is, since its ear takes
+    the level out and a gain that moves costs words (benchmarks/gain.py); with {slope: 1.0} it hears it lifted, too.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class Transcriber:
         self.recognizer, self.search = self.opened
         if self.recognizer is not None and language:
             self.recognizer, self.search = speaking_only(self.recognizer, self.search, self.tokenizer, language)
-        self.vad, self.gain = vad, gain_of(gain)
+        self.vad, self.gain = vad, gain_of(gain, slope=0.0)
         self.written = partial(written, script=script, numerals=numerals)
         self.written(Transcript("", 0.0))  # what is wrong with the choice is said now
         choices = [_as_found(self.decoding), language, VAD_VERSION if vad else None, script, numerals]

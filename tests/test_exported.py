@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from glmasr.bundle import open_bundle
-from glmasr.exported import FACTS, Exported, is_exported, read_facts, session, together
+from glmasr.exported import FACTS, Exported, is_exported, read_facts, session, together, without
 from glmasr.exporting.export import export
 from glmasr.frontend.audio import read_audio
 from glmasr.speech import InputError
@@ -70,3 +70,11 @@ def test_waveforms_go_together_padded():
     found = together([np.ones(3, np.float32), np.ones(5, np.float32)])
     assert found["lengths"].tolist() == [3, 5] and found["waveform"].sum(1).tolist() == [3.0, 5.0]
     assert found["waveform"].dtype == np.float32 and found["lengths"].dtype == np.int64
+
+
+def test_what_may_not_be_named_leaves_its_share_to_the_others():
+    rows = np.log(np.array([[0.1, 0.6, 0.3], [0.5, 0.25, 0.25]], np.float32))
+    found = np.exp(without(rows, [1]))
+    assert found[:, [0, 2]] == pytest.approx(np.array([[0.25, 0.75], [2 / 3, 1 / 3]]), abs=1e-6)
+    assert (found[:, 1] == 0).all() and np.exp(rows[0, 1]) == pytest.approx(0.6)
+    assert without(rows, []) is rows

@@ -55,9 +55,10 @@ def test_blocks_of_any_size_give_the_same_final_captions(transcriber, talk, resc
     assert len(finals[0]) == 3 and all(one == finals[0] for one in finals)
 
 
-def test_gain_is_that_of_the_transcriber_and_finds_quiet_speech(transcriber, talk):
+@pytest.mark.parametrize("gain", [True, {"slope": 1.0}])
+def test_gain_is_that_of_the_transcriber_and_finds_quiet_speech(transcriber, talk, gain):
     """What is far too quiet for the voice detector, in blocks of any size; loud speech is heard as without."""
-    lifting, whisper = transcriber.variant(gain=True), (talk * 10**-3.25).astype(np.float32)
+    lifting, whisper = transcriber.variant(gain=gain), (talk * 10**-3.25).astype(np.float32)
     assert heard(LiveTranscriber(transcriber), whisper, 1600) == []
     finals = []
     for size in (517, 1600, len(whisper)):
@@ -70,7 +71,7 @@ def test_gain_is_that_of_the_transcriber_and_finds_quiet_speech(transcriber, tal
 
 
 def test_what_a_live_model_hears_is_lifted_as_in_a_file(transcriber, talk, monkeypatch):
-    lifting, quiet, given = transcriber.variant(gain=True), (talk * 0.01).astype(np.float32), []
+    lifting, quiet, given = transcriber.variant(gain={"slope": 0.8}), (talk * 0.01).astype(np.float32), []
     monkeypatch.setattr(LiveTranscriber, "_final", lambda self, stretch, *_: given.append(stretch))
     heard(LiveTranscriber(lifting), quiet, 1600)
     probabilities = listen(lifted_for_detector(lifting.gain, [quiet])).speech

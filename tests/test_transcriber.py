@@ -1,5 +1,6 @@
 """Waveforms in, transcripts out: in order, whole, each as if it were alone."""
 
+import jaxtyping
 import numpy as np
 import pytest
 import soundfile
@@ -9,8 +10,12 @@ import yaml
 from glmasr import transcriber as room
 from glmasr.bundle import build_recognizer, save_bundle
 from glmasr.decoding.hypothesis import Hypothesis
+from glmasr.exporting.export import export
 from glmasr.frontend.audio import read_audio, resample, write_audio
-from glmasr.speech import RATE_HZ, InputError, Segment, Word
+from glmasr.frontend.gain import Gain
+from glmasr.frontend.logmel import HOP_SAMPLES
+from glmasr.model.subsampling import STRIDE
+from glmasr.speech import FRAME_SECONDS, RATE_HZ, InputError, Segment, Word
 from glmasr.text.tokenizer import learn_characters, learn_mixed
 from glmasr.transcriber import BATCH_SECONDS, DECODINGS, PIECE_SECONDS, Transcriber, batches, moved, pools
 from tests.small import REPOSITORY, SMALL, composed, random_bundle
@@ -163,7 +168,7 @@ def test_a_variant_shares_the_weights_and_is_what_opening_it_so_would_be(tmp_pat
     system = Transcriber(str(tmp_path / "b"), decoding=decoding, language="zh")
     choices = [{"language": "en"}, {"script": "traditional", "numerals": True}, {"vad": False}, {"gain": True}, {}]
     opened = [Transcriber(str(tmp_path / "b"), decoding=decoding, **{"language": "zh", **one}) for one in choices]
-    monkeypatch.setattr(room, "open_bundle", None)
+    monkeypatch.setattr("glmasr.bundle.open_bundle", None)
     monkeypatch.setattr(room, "open_search", None)
     before, biases = system(speech[:2]), {id(system.recognizer.ctc.bias)}
     for choice, other in zip(choices, opened, strict=True):
@@ -178,7 +183,7 @@ def test_a_variant_shares_the_weights_and_is_what_opening_it_so_would_be(tmp_pat
         biases.add(id(variant.recognizer.ctc.bias))
     assert system(speech[:2]) == before and len(biases) > 1 and len({one.fingerprint for one in opened}) == 5
     both = system.variant(gain=True).variant(numerals=True)
-    assert both.gain == opened[3].gain and both.variant(gain=False).gain is None
+    assert both.gain == opened[3].gain == Gain(slope=0.0) and both.variant(gain=False).gain is None
     with pytest.raises(InputError, match="knows no 'de'"):
         system.variant(language="de")
 
@@ -203,7 +208,7 @@ def test_gain_finds_speech_that_the_voice_detector_misses_and_leaves_loud_speech
 def test_gain_without_the_gate_lifts_speech_and_no_noise(folder, speech):
     """All is heard without the voice detector, which still says what may be lifted."""
     hiss = np.random.default_rng(0).standard_normal(2 * RATE_HZ).astype(np.float32) * 0.001
-    heard, given = Transcriber(str(folder), vad=False, gain=True), []
+    heard, given = Transcriber(str(folder), vad=False, gain={"slope": 1.0}), []
     quiet = speech[0] * np.float32(0.01)
     heard.transcribe_pieces = lambda pieces: given.extend(pieces) or [(Segment("", 0.0, 0.0), "")] * len(pieces)
     heard([hiss, quiet])
@@ -211,6 +216,10 @@ def test_gain_without_the_gate_lifts_speech_and_no_noise(folder, speech):
     by_length = {len(piece): piece for piece in given}
     np.testing.assert_array_equal(by_length[len(hiss)], hiss)
     assert np.abs(by_length[len(quiet)]).max() > 4 * np.abs(quiet).max()
+    given.clear()
+    heard.gain = Gain(slope=0.0)
+    heard([quiet])
+    np.testing.assert_array_equal(given[0], quiet)
 
 
 def test_a_bundle_without_tags_takes_any_language(folder):
@@ -304,3 +313,57 @@ def test_a_search_that_cannot_be_is_refused(folder, tmp_path):
     save_bundle(tmp_path / "b", ear=ear, model=model, weights=weights, tokenizer=CHARACTERS, training={})
     with pytest.raises(InputError, match="needs an attention decoder"):
         Transcriber(str(tmp_path / "b"), decoding="attention")
+
+
+@pytest.fixture(scope="module")
+def exported(speech, tmp_path_factory):
+    """A bundle that names languages, and the same for ONNX Runtime."""
+    home = tmp_path_factory.mktemp("exported")
+    tokenizer = learn_mixed(["abc de", "北京"], size=8, minimum_count=1, tags=True, languages=["en", "zh"])
+    random_bundle(home / "bundle", tokenizer, labelled_minutes=1, utterances=20, language="zh")
+    jaxtyping.config.update("jaxtyping_disable", True)  # shapes are no numbers while a graph is traced
+    export(home / "bundle", "onnx", home / "onnx", say=lambda text: None)
+    jaxtyping.config.update("jaxtyping_disable", False)
+    return home
+
+
+@pytest.mark.parametrize("language", [None, "en"])
+@pytest.mark.parametrize("decoding", ["ctc_greedy", "ctc_beam"])
+def test_what_was_exported_writes_what_the_bundle_writes(exported, speech, decoding, language):
+    options = {"decoding": decoding, "language": language, "vad": False}
+    bundle, onnx = (Transcriber(str(exported / name), **options) for name in ("bundle", "onnx"))
+    waveforms = [*speech[:3], np.zeros(0, np.float32), speech[3][:50]]
+    expected, found = bundle(waveforms), onnx(waveforms)
+    assert [one.text for one in found] == [one.text for one in expected] and len({one.text for one in found}) > 2
+    assert [one.language for one in found] == [one.language for one in expected]
+    assert [times_of(one) for one in found] == [times_of(one) for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        for a, b in zip(one.segments, other.segments, strict=True):
+            assert [w.confidence for w in a.words] == pytest.approx([w.confidence for w in b.words], abs=1e-3)
+    assert (onnx.parameters, onnx.piece_seconds) == (bundle.parameters, bundle.piece_seconds)
+    assert onnx.fingerprint != bundle.fingerprint and onnx.size_bytes > 0
+
+
+def test_a_variant_of_what_was_exported_speaks_its_language(exported, speech):
+    english = Transcriber(str(exported / "onnx"), language="en", vad=False)
+    chinese = english.variant(language="zh")
+    assert {one.language for one in chinese(speech[:2])} == {"zh"}
+    assert {one.language for one in english(speech[:2])} == {"en"}
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"decoding": "joint"}, "decoding=joint needs the bundle itself"),
+        ({"decoding": "streaming"}, "decoding=streaming needs the bundle itself"),
+        ({"device": "cuda"}, "runs on the CPU"),
+        ({"language": "fr"}, "knows no 'fr': choose one of en, zh"),
+    ],
+)
+def test_what_was_exported_says_what_it_cannot_do(exported, options, message):
+    with pytest.raises(InputError, match=message):
+        Transcriber(str(exported / "onnx"), **options)
+
+
+def test_frames_last_as_long_as_the_ear_and_the_stem_make_them():
+    assert pytest.approx(STRIDE * HOP_SAMPLES / RATE_HZ) == FRAME_SECONDS

@@ -50,7 +50,7 @@ def build_systems(config: Config) -> Iterator[System]:
 
     An InputError at once where a bundle is none or two share a name that can be known before they are built.
     """
-    bundles, options = bundles_of(config), {"decoding": config["decoding"], "device": config["device"]}
+    bundles, options = bundles_of(config), {name: config[name] for name in ("decoding", "device", "gain")}
     for folder in bundles.values():
         read_config(Path(folder))
     whispers, engine = as_list(config["whisper"]), {"threads": config["threads"], "device": config["device"]}

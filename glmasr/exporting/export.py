@@ -18,13 +18,15 @@ import torch
 from glmasr.bundle import Bundle, open_bundle
 from glmasr.data.rhyme_test import NotFetched, RhymeTest
 from glmasr.exported import FACTS, FORMAT, GRAPH, is_exported, session
-from glmasr.exporting import parity
+from glmasr.exporting import cards, parity
 from glmasr.exporting.files import quantize, write_graph
 from glmasr.exporting.graphs import STATE, Chunk, ForSherpa, NextToken, Whole
 from glmasr.exporting.parity import LIMIT, Parity
-from glmasr.exporting.symbols import table
+from glmasr.exporting.symbols import listed, table
 from glmasr.frontend.audio import AUDIO_SUFFIXES, read_blocks
+from glmasr.frontend.logmel import HOP_SAMPLES, WINDOW_SAMPLES
 from glmasr.model.recognizer import parameter_count
+from glmasr.model.subsampling import STRIDE
 from glmasr.speech import RATE_HZ, InputError
 
 FORMATS = ("onnx", "sherpa", "transformers")
@@ -59,6 +61,10 @@ def export(
     opened.recognizer()
     if format == "transformers" and (int8 or streaming):
         raise InputError("--int8 and --streaming are for graphs: transformers reads the weights themselves")
+    if format == "sherpa" and streaming:
+        raise InputError(
+            "sherpa-onnx streams features of another ear, or 8 kHz: use --format onnx --streaming, or leave it out"
+        )
     if out.exists() and not is_exported(out) and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"'{out}' is there and was not exported: name a new folder")
     staged = out.with_name(f"{out.name}.{os.getpid()}.tmp")
@@ -191,21 +197,24 @@ def _onnx(
             int8,
             say,
         )
-    (folder / "tokens.txt").write_text(table(tokenizer).text(), encoding="utf-8")
+    (folder / "tokens.txt").write_text(listed(tokenizer), encoding="utf-8")
+    again = WINDOW_SAMPLES - HOP_SAMPLES
+    chunk = CHUNK_FRAMES * STRIDE * HOP_SAMPLES + again
+    card = cards.ONNX.replace("{chunk}", str(chunk)).replace("{again}", str(again))
+    (folder / "README.md").write_text(card, encoding="utf-8")
     return told
 
 
 def _sherpa(
-    bundle: Bundle, folder: Path, int8: bool, streaming: bool, heard: list[np.ndarray], say: Say
+    bundle: Bundle, folder: Path, int8: bool, _streaming: bool, heard: list[np.ndarray], say: Say
 ) -> dict[str, Any]:
     assert bundle.tokenizer is not None
-    if streaming:
-        raise InputError("not yet")
     symbols, file = table(bundle.tokenizer), folder / GRAPH
     module = ForSherpa(Whole(bundle.ear, bundle.recognizer()), symbols.columns, symbols.silent)
     axes = {"waveform": {0: "B", 1: "N"}, "log_probs": {0: "B", 1: "T"}}
     write_graph(file, module, {"waveform": torch.randn(1, RATE_HZ)}, ("log_probs",), axes, described(bundle, "sherpa"))
     (folder / "tokens.txt").write_text(symbols.text(), encoding="utf-8")
+    (folder / "README.md").write_text(cards.SHERPA, encoding="utf-8")
     return _checked(
         "model",
         file,

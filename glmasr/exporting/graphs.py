@@ -25,27 +25,37 @@ NEVER = -1e4
 
 
 class LogMel(nn.Module):
-    """`frontend.logmel.LogMel` as matrix products, since few runtimes have an FFT; it is nearer to the truth, too."""
+    """`frontend.logmel.LogMel` as matrix products, since few runtimes have an FFT.
 
-    waves: Tensor
+    They are of doubles, or what is loud in a window would be heard, as rounding, where a band is empty; and about the
+    window's middle, where cosines are even and sines odd, so that each sees half of it.
+    """
+
+    cosines: Tensor
+    sines: Tensor
     banks: Tensor
 
     def __init__(self, ear: Ear):
         super().__init__()
-        angle = torch.arange(WINDOW_SAMPLES).double()[:, None] * torch.arange(FFT_SAMPLES // 2 + 1) * 2 * torch.pi
-        waves = torch.cat(((angle / FFT_SAMPLES).cos(), (angle / FFT_SAMPLES).sin()), 1)
-        self.register_buffer("waves", (torch.hann_window(WINDOW_SAMPLES).double()[:, None] * waves).float())
+        half = WINDOW_SAMPLES // 2
+        angle = torch.arange(half).double()[:, None] * torch.arange(FFT_SAMPLES // 2 + 1) * 2 * torch.pi / FFT_SAMPLES
+        window = torch.hann_window(WINDOW_SAMPLES, dtype=torch.float64)[half:, None].clone()
+        self.register_buffer("sines", window * angle.sin())
+        window[0] /= 2  # the middle itself is in both halves
+        self.register_buffer("cosines", window * angle.cos())
         self.register_buffer("banks", ear.logmel.banks)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """As the original: waveform (B, N), lengths (B) → raw features (B, F, M) and how many are real."""
         count = feature_lengths(lengths)
-        steps = nn.functional.pad(waveform, (0, WINDOW_SAMPLES + HOP_SAMPLES))
+        steps = nn.functional.pad(waveform, (0, WINDOW_SAMPLES + HOP_SAMPLES)).double()
         steps = steps[:, : HOP_SAMPLES * (count.max() + 2)].reshape(waveform.shape[0], -1, HOP_SAMPLES)
         behind = WINDOW_SAMPLES - 2 * HOP_SAMPLES
         windows = torch.cat((steps[:, :-2], steps[:, 1:-1], steps[:, 2:, :behind]), 2)
-        cosines, sines = (windows @ self.waves).chunk(2, dim=2)
-        return ((cosines.square() + sines.square()) @ self.banks).clamp(min=POWER_FLOOR).log(), count
+        # The first sample of a window weighs nothing.
+        late, early = windows[..., len(self.sines) :], windows[..., 1 : len(self.sines) + 1].flip(2)
+        power = ((late + early) @ self.cosines).square() + ((late - early) @ self.sines).square()
+        return (power.float() @ self.banks).clamp(min=POWER_FLOOR).log(), count
 
 
 class Whole(nn.Module):
@@ -65,7 +75,9 @@ class Whole(nn.Module):
         raw, count = self.logmel(waveform, lengths)
         keep = real(count, raw.shape[1])
         total = count[:, None, None].float()
-        centered = (raw - (raw * keep).sum(1, keepdim=True) / total) * keep
+        # Runtimes add up one by one, so a mean of floats would be off by what an empty band's deviation makes large.
+        mean = (raw * keep).double().sum(1, keepdim=True) / total
+        centered = (raw - mean.float()) * keep
         deviation = (centered.square().sum(1, keepdim=True) / total).sqrt()
         x = stem(self.encoder.subsampling, centered / deviation.clamp(min=self.deviation_floor), count)
         frames = frame_lengths(count)

@@ -42,6 +42,15 @@ def table(tokenizer: Tokenizer) -> Table:
     return Table(columns, silent, tuple(written[token] for token in columns))
 
 
+def listed(tokenizer: Tokenizer) -> str:
+    """tokens.txt of graphs whose columns are the vocabulary's own; the tag of a language is <zh>."""
+    names = [
+        *FIRST_ROWS,
+        *(_symbol(tokenizer, t) or f"<{tokenizer.language_of([t])}>" for t in range(SPECIAL, tokenizer.size)),
+    ]
+    return "".join(f"{name} {i}\n" for i, name in enumerate(names))
+
+
 def _symbol(tokenizer: Tokenizer, token: int) -> str:
     """What a token stands for; "" for the tag of a language."""
     if isinstance(tokenizer, CharacterTokenizer):

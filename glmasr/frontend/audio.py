@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -241,3 +241,14 @@ def _nothing_at(source: str | bytes, offset_seconds: float, file: soundfile.Soun
     length_seconds = file.frames / file.samplerate
     message = f"{_name(source)} has nothing to give at {offset_seconds:g} s of its {length_seconds:.2f} s"
     return UnreadableAudio(f"{message}; correct the offset or the duration", "outside the recording")
+
+
+def streaming_resampler(from_hz: int) -> Callable[[np.ndarray, bool], np.ndarray]:
+    """A function of a stream's next float32 samples (N), and whether they are its last, that gives them at 16 kHz.
+
+    All that it gives, one after another, is what `read_blocks` gives of a file; some of it comes a little later.
+    """
+    if from_hz == RATE_HZ:
+        return lambda samples, _: samples
+    stream = soxr.ResampleStream(from_hz, RATE_HZ, 1, quality="HQ")
+    return lambda samples, is_last: stream.resample_chunk(samples, last=is_last)

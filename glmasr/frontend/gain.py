@@ -28,6 +28,9 @@ QUIETEST_DBFS = -100
 LOUD_SHARE, NOISE_SHARE = 0.75, 0.1
 """The level of speech is what so many of its frames stay below; that of noise what so many of all frames do."""
 
+NOISE_MEMORY_SECONDS = 10.0
+"""Pauses are rarer than speech, so that noise is remembered longer."""
+
 PRIOR_FRAMES = 2.0
 """As if so many frames of loud speech had been heard before: a soft beginning of 0.2 s is no quiet speech yet."""
 
@@ -63,16 +66,17 @@ class Gain:
     """Lifts speech whose level is under `threshold_dbfs` by `slope` of what it lacks, up to `max_gain_db`.
 
     Around the threshold, `knee_db` wide, the gain sets in smoothly; speech above it passes bit for bit. It never lifts
-    by more than speech stands out of the noise, so that noise never gets as loud as speech was. Levels are remembered
-    for about `memory_seconds`. The gain rises by `rise_db_per_second` while somebody speaks, stays for `hold_seconds`
-    of a pause, and falls by `fall_db_per_second`; where somebody is suddenly loud, it is down within 5 ms.
+    by more than speech stands out of the noise, so that noise never gets as loud as speech was. Levels of speech are
+    remembered for about `memory_seconds`. The gain rises by `rise_db_per_second` while somebody speaks, stays for
+    `hold_seconds` of a pause, and falls by `fall_db_per_second`; where somebody is suddenly loud, it is down within
+    5 ms.
     """
 
-    threshold_dbfs: float = -35.0
-    slope: float = 0.8
-    max_gain_db: float = 30.0
+    threshold_dbfs: float = -40.0
+    slope: float = 1.0
+    max_gain_db: float = 40.0
     knee_db: float = 6.0
-    memory_seconds: float = 3.0
+    memory_seconds: float = 1.0
     rise_db_per_second: float = 200.0
     fall_db_per_second: float = 100.0
     hold_seconds: float = 0.3
@@ -133,7 +137,7 @@ class Gain:
         is_speech = probability >= (OFFSET if state.is_speech else ONSET)
         kept = float(np.exp(-FRAME_SECONDS / self.memory_seconds))
         column = min(max(round(level), QUIETEST_DBFS), 0) - QUIETEST_DBFS
-        speech, all_ = state.speech, state.all * kept
+        speech, all_ = state.speech, state.all * float(np.exp(-FRAME_SECONDS / NOISE_MEMORY_SECONDS))
         all_[column] += 1
         if is_speech:
             speech = speech * kept
@@ -213,9 +217,12 @@ def _amplified(frame: np.ndarray, from_db: float, to_db: float, must_duck: bool)
     return np.clip((frame * path).astype(np.float32), -bound, bound)
 
 
-def gain_of(choice: bool | Mapping[str, Any]) -> Gain | None:
-    """The gain that `True`, or a mapping of its parameters, asks for; InputError where there is no such parameter."""
-    if isinstance(choice, Mapping):
-        check_names(Gain, choice, "gain")
-        return Gain(**choice)
-    return Gain() if choice else None
+def gain_of(choice: bool | Mapping[str, Any], **otherwise: Any) -> Gain | None:
+    """The gain that `True`, or a mapping of its parameters, asks for; `otherwise` has those that it does not name.
+
+    InputError where there is no such parameter.
+    """
+    if not isinstance(choice, Mapping):
+        return Gain(**otherwise) if choice else None
+    check_names(Gain, choice, "gain")
+    return Gain(**{**otherwise, **choice})

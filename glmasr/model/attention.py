@@ -3,7 +3,7 @@
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 ROTARY_BASE = 10_000.0
 
@@ -40,14 +40,46 @@ class RotaryAttention(nn.Module):
         allowed: Bool[Tensor, "B 1 #T T"] | None = None,
         causal: bool = False,
     ) -> Float[Tensor, "B T D"]:
+        mixed = scaled_dot_product_attention(
+            *self.turned(x, angles),
+            attn_mask=allowed,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=causal,
+        )
+        return self.project_out(mixed.transpose(1, 2).reshape(x.shape))
+
+    def turned(self, x: Float[Tensor, "B T D"], angles: Float[Tensor, "T E2"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, H, T, E), the first two at their positions."""
         batch, length, width = x.shape
         qkv = self.project_in(x).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        query, key = rotate(query, angles), rotate(key, angles)
+        return rotate(query, angles), rotate(key, angles), value
+
+    def nearby(
+        self,
+        x: Float[Tensor, "B T D"],
+        angles: Float[Tensor, "T E2"],
+        padding: Bool[Tensor, "B T"],
+        chunk_frames: int,
+        left_chunks: int,
+    ) -> Float[Tensor, "B T D"]:
+        """As under `chunk_mask`, but only what is allowed is computed: the cost grows with T, not with its square."""
+        length, before = x.shape[1], left_chunks * chunk_frames
+        behind, window = -length % chunk_frames, before + chunk_frames
+        query, key, value = self.turned(x, angles)
+        query = pad(query, (0, 0, 0, behind)).unflatten(2, (-1, chunk_frames))
+        key, value = (pad(one, (0, 0, before, behind)).unfold(2, window, chunk_frames) for one in (key, value))
+        seen = pad(~padding, (before, behind)).unfold(1, window, chunk_frames)  # B C W
+        seen = seen | ~seen.any(-1, keepdim=True)  # a softmax over nothing is NaN
         mixed = scaled_dot_product_attention(
-            query, key, value, attn_mask=allowed, dropout_p=self.dropout if self.training else 0.0, is_causal=causal
+            query.transpose(1, 2).flatten(0, 1),
+            key.permute(0, 2, 1, 4, 3).flatten(0, 1),
+            value.permute(0, 2, 1, 4, 3).flatten(0, 1),
+            attn_mask=seen.flatten(0, 1)[:, None, None],
+            dropout_p=self.dropout if self.training else 0.0,
         )
-        return self.project_out(mixed.transpose(1, 2).reshape(batch, length, width))
+        mixed = mixed.unflatten(0, (x.shape[0], -1)).transpose(2, 3).flatten(3).flatten(1, 2)  # B T D
+        return self.project_out(mixed[:, :length])
 
 
 def chunk_mask(length: int, chunk_frames: int, left_chunks: int | None, device: torch.device) -> Bool[Tensor, "T T"]:

@@ -114,9 +114,14 @@ class ConformerBlock(nn.Module):
         padding: Bool[Tensor, "B T"] | None,
         allowed: Bool[Tensor, "B 1 #T T"] | None,
         chunk_frames: int | None = None,
+        left_chunks: int | None = None,
     ) -> Float[Tensor, "B T D"]:
         x = x + 0.5 * self.feed_in(x)
-        x = x + self.dropout(self.attention(self.norm_attention(x), angles, allowed))
+        if left_chunks is None or chunk_frames is None or padding is None:
+            attended = self.attention(self.norm_attention(x), angles, allowed)
+        else:
+            attended = self.attention.nearby(self.norm_attention(x), angles, padding, chunk_frames, left_chunks)
+        x = x + self.dropout(attended)
         x = x + self.convolution(x, padding, chunk_frames)
         x = x + 0.5 * self.feed_out(x)
         return self.norm_out(x)

@@ -83,17 +83,17 @@ class Encoder(nn.Module):
         x = self.dropout(x)
         padding = padding_mask(lengths, length)
         allowed = ~padding[:, None, None, :]
-        if chunk_frames is not None:
-            allowed = allowed & chunk_mask(length, chunk_frames, left_chunks, x.device)
+        if chunk_frames is not None and left_chunks is None:
+            allowed = allowed & chunk_mask(length, chunk_frames, None, x.device)
             # A padded row may see nothing; a softmax over nothing is NaN, so it may look at itself.
             allowed = allowed | torch.eye(length, dtype=torch.bool, device=x.device)
         angles = rotary_angles(length, self.head_width, x.device)
         layers = []
         for block in self.blocks:
             if self.checkpointing and self.training:
-                x = checkpoint(block, x, angles, padding, allowed, chunk_frames, use_reentrant=False)
+                x = checkpoint(block, x, angles, padding, allowed, chunk_frames, left_chunks, use_reentrant=False)
             else:
-                x = block(x, angles, padding, allowed, chunk_frames)
+                x = block(x, angles, padding, allowed, chunk_frames, left_chunks)
             layers.append(x)
         return layers
 

@@ -132,8 +132,10 @@ def container_of(head: bytes) -> str | None:
     known = {b"fLaC": "FLAC", b"OggS": "OGG", b"\x1a\x45\xdf\xa3": "WebM", b".snd": "AU", b"caff": "CAF"}
     if head[:4] in known:
         return known[head[:4]]
-    is_frame = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0
-    return "MP3" if head[:3] == b"ID3" or is_frame else None
+    if head[:3] == b"ID3":
+        return "MP3"
+    is_frame = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
+    return ("MP3" if head[1] & 0x06 else "AAC") if is_frame else None
 
 
 @contextlib.contextmanager

@@ -75,16 +75,21 @@ class Turns:
             future.cancel()
 
     def _work(self) -> None:
-        while True:
-            with self.changed:
-                self.changed.wait_for(lambda: self.is_closed or self.errands or self.recordings)
-                if self.is_closed:
-                    return
-                errand = self.errands.popleft() if self.errands else None
-            if errand:
-                _settle(*errand)
-            else:
-                self._turn()
+        while self._step():
+            pass
+
+    def _step(self) -> bool:
+        """One errand or turn, of which nothing is kept while the next is waited for; False at the end."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.is_closed or self.errands or self.recordings)
+            if self.is_closed:
+                return False
+            errand = self.errands.popleft() if self.errands else None
+        if errand:
+            _settle(*errand)
+        else:
+            self._turn()
+        return True
 
     def _turn(self) -> None:
         dealt, over = self._deal()

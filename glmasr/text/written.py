@@ -10,8 +10,6 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import cn2an
-
 from glmasr.speech import InputError, Segment, Transcript, Word
 from glmasr.text.normalize import CHINESE, HAN, base_language
 
@@ -132,6 +130,8 @@ def _chinese_numbers(text: str) -> list[tuple[int, int, str]]:
 
 
 def _counted_up(number: re.Match[str]) -> str:
+    import cn2an  # takes longer than most else that a transcription imports
+
     said = number[0].replace("兩", "两").replace("〇", "零")
     try:
         digits = str(cn2an.cn2an(said, "smart"))

@@ -96,6 +96,18 @@ def test_half_of_a_split_is_kept_for_choices(tmp_path, rhyme_root):
     assert [whole[0::2], whole[1::2]] == [even, odd] and odd
 
 
+def test_gain_is_a_choice_for_ours_and_for_a_system_in_the_list(bundles):
+    folder = str(bundles / "a" / "seed0" / "bundle")
+    listed = [
+        {"_target_": "glmasr.transcriber.Transcriber", "bundle": folder, "name": name, "gain": gain}
+        for name, gain in (("on", True), ("lifted", {"slope": 1.0}))
+    ]
+    systems = list(build_systems(CONFIG | {"bundle": folder, "systems": listed}))
+    assert [getattr(system.gain, "slope", None) for system in systems] == [None, 0.0, 1.0]
+    [ours] = build_systems(CONFIG | {"bundle": folder, "gain": True})
+    assert ours.gain == systems[1].gain and len({system.fingerprint for system in systems}) == 3
+
+
 def test_a_foreign_target_is_refused():
     with pytest.raises(InputError, match="refused"):
         list(build_systems(CONFIG | {"systems": [{"_target_": "os.system", "command": "true"}]}))

@@ -26,7 +26,7 @@ def test_every_graph_says_what_the_bundle_does(bundle, speech, traced, told, tmp
     assert all(parity[name]["difference"] <= 1e-4 for name in ("model", "decoder", "streaming")) and len(told) == 3
     assert json.loads((tmp_path / "out" / FACTS).read_text()) == facts
     there = {file.name for file in (tmp_path / "out").iterdir()}
-    assert there == {"model.onnx", "decoder.onnx", "streaming.onnx", FACTS, "tokenizer.json", "tokens.txt"}
+    assert there == {"model.onnx", "decoder.onnx", "streaming.onnx", FACTS, "tokenizer.json", "tokens.txt", "README.md"}
     assert facts["parameters"] > 1000 and facts["training"] == {"language": "en"} and not facts["int8"]
     meta = session(tmp_path / "out" / "model.onnx").get_modelmeta().custom_metadata_map
     assert meta["from"] == bundle.digest() and meta["rate_hz"] == "16000"
@@ -62,6 +62,7 @@ def test_what_is_off_is_not_published(bundle, speech, traced, told, tmp_path, mo
     "format, more, message",
     [
         ("onyx", {}, "--format onyx is unknown: choose one of onnx, sherpa, transformers"),
+        ("sherpa", {"streaming": True}, "or 8 kHz: use --format onnx --streaming"),
         ("transformers", {"int8": True}, "transformers reads the weights themselves"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from glmasr.exporting.symbols import FIRST_ROWS, table
+from glmasr.exporting.symbols import FIRST_ROWS, listed, table
 from glmasr.text.tokenizer import (
     SPECIAL,
     learn_characters,
@@ -48,3 +48,7 @@ def test_symbols_spell_what_tokens_do(tokenizer):
     if rows.get(68, "").startswith("<0x"):
         assert rows[68] == "<0x41>"
     assert [tokenizer.decode([token]) for token in found.silent] == [""] * len(found.silent)
+    own = [line.rsplit(" ", 1) for line in listed(tokenizer).splitlines()]
+    assert [int(number) for _, number in own] == list(range(tokenizer.size))
+    assert [own[token][0] for token in found.columns] == list(found.symbols)
+    assert all(own[token][0] == f"<{tokenizer.language_of([token])}>" for token in found.silent[3:])

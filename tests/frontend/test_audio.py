@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from glmasr.frontend.audio import UnreadableAudio, encode_audio, probe_audio, read_audio, resample, write_audio
+from glmasr.frontend.audio import (
+    UnreadableAudio,
+    encode_audio,
+    probe_audio,
+    read_audio,
+    read_blocks,
+    resample,
+    streaming_resampler,
+    write_audio,
+)
 from glmasr.speech import RATE_HZ, InputError
 
 
@@ -130,3 +139,12 @@ def test_a_flac_cut_short_is_an_input_error(tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
     with pytest.raises(UnreadableAudio, match=r"a\.flac' is damaged"):
         read_audio(str(path))
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100, 48_000])
+def test_a_stream_at_another_rate_is_the_file_at_that_rate(tmp_path, rate_hz):
+    sound = tone(440, 1.0, rate_hz).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", sound, rate_hz, subtype="FLOAT")
+    stream, blocks = streaming_resampler(rate_hz), np.array_split(sound, 37)
+    heard = np.concatenate([*(stream(block, False) for block in blocks), stream(sound[:0], True)])
+    assert len(heard) == RATE_HZ and np.array_equal(heard, np.concatenate(list(read_blocks(str(tmp_path / "a.wav")))))

@@ -63,7 +63,7 @@ def test_real_loud_recordings_pass_bit_for_bit(shared_corpora, corpus):
 def test_quiet_speech_is_lifted_within_bounds(talk, speech, db):
     quiet = quieter(talk, db)
     raised = np.median(speech_levels(through(quiet, speech), speech) - speech_levels(quiet, speech))
-    assert 3 < raised <= 30.01
+    assert 3 < raised <= 40.01
     bound = Gain(max_gain_db=6.0)
     assert np.abs(through(quiet, speech, bound)).max() <= np.abs(quiet).max() * 10 ** (6 / 20) * 1.0001
     np.testing.assert_array_equal(through(quiet, speech, Gain(slope=0.0)), quiet)
@@ -166,6 +166,57 @@ def test_after_a_shout_the_gain_is_down_at_once(talk, speech):
     assert path[loud > begin + 3 * FRAME_SAMPLES].max() < 3.3 and path[-1] == 1
 
 
+def told(gain: Gain, *frames: tuple[float, float]) -> tuple[list[float], np.ndarray]:
+    """The gain behind each frame of a tone of (level in dBFS, probability of speech), and what the last became."""
+    tone, state, gains, heard = np.sqrt(2) * np.sin(np.arange(FRAME_SAMPLES) * np.pi / 4), GainState(), [], np.zeros(0)
+    for level, probability in frames:
+        heard, state = gain.step(quieter(tone, level), np.array([probability], np.float32), state)
+        gains.append(state.gain_db)
+    return gains, heard
+
+
+def test_it_rises_only_while_somebody_speaks_is_held_and_falls_at_its_pace():
+    gain = Gain(memory_seconds=1.0, hold_seconds=0.1)
+    gains, _ = told(gain, *[(-90, 0.0)] * 10, *[(-60, 1.0)] * 40, *[(-60, 0.1)] * 40)
+    steps = np.diff(gains)
+    assert gains[:15] == [0.0] * 15 and max(gains) == pytest.approx(20, abs=0.01)
+    assert steps.max() == pytest.approx(gain.rise_db_per_second * FRAME_SECONDS)
+    assert steps[50:52].tolist() == [0, 0] and gains[-1] == 0
+    assert steps.min() == pytest.approx(-gain.fall_db_per_second * FRAME_SECONDS)
+    interrupted, _ = told(gain, *[(-90, 0.0)] * 10, *[(-60, 1.0)] * 8, (-60, 0.1))
+    assert 0 < interrupted[-2] < 20 and interrupted[-1] == interrupted[-2]
+
+
+def test_it_falls_in_the_first_frame_that_is_louder():
+    gains, _ = told(Gain(), *[(-90, 0.0)] * 10, *[(-60, 1.0)] * 40, (-30, 1.0), (-30, 1.0))
+    fall = Gain().fall_db_per_second * FRAME_SECONDS
+    assert gains[-2:] == pytest.approx([gains[-3] - fall, gains[-3] - 2 * fall])
+
+
+def test_a_loud_frame_has_no_gain_from_its_sixth_millisecond_on():
+    frames = *[(-90, 0.0)] * 10, *[(-60, 1.0)] * 40, (-4, 1.0)
+    gains, heard = told(Gain(), *frames)
+    loud = quieter(np.sqrt(2) * np.sin(np.arange(FRAME_SAMPLES) * np.pi / 4), -4)
+    assert gains[-2] > 19 and gains[-1] == pytest.approx(20 * np.log10(CEILING / np.abs(loud).max()), abs=1e-5)
+    path = heard[80:] / np.where(loud[80:] == 0, 1, loud[80:])
+    assert path.max() <= 10 ** (gains[-1] / 20) + 1e-6 and np.abs(heard).max() <= np.float32(CEILING)
+
+
+def test_a_click_in_quiet_speech_is_not_lifted_through_the_ceiling():
+    gain, state, quiet = (
+        Gain(threshold_dbfs=-10.0),
+        GainState(),
+        quieter(np.sqrt(2) * np.sin(np.arange(FRAME_SAMPLES) * np.pi / 4), -60),
+    )
+    _, state = gain.step(np.zeros(10 * FRAME_SAMPLES, np.float32), np.zeros(10, np.float32), state)
+    while not state.gain_db:
+        _, state = gain.step(quiet, np.ones(1, np.float32), state)
+    click, room_db = quiet.copy(), state.gain_db + 1.5
+    click[-1] = CEILING / 10 ** (room_db / 20)
+    heard, after = gain.step(click, np.ones(1, np.float32), state)
+    assert state.gain_db < after.gain_db <= room_db + 1e-5 and abs(heard[-1]) <= np.float32(CEILING)
+
+
 def test_the_detector_hears_quiet_speech_as_loud_speech(talk):
     loud, quiet = listen([talk]).speech, quieter(talk, -65)
     assert np.mean(listen([quiet]).speech > 0.5) < 0.5 * np.mean(loud > 0.5)
@@ -187,6 +238,7 @@ def test_a_parameter_that_cannot_work_is_named(wrong):
 
 def test_gain_is_a_choice():
     assert gain_of(False) is None and gain_of(True) == Gain() == gain_of({})
-    assert gain_of({"slope": 0.5}) == Gain(slope=0.5)
+    assert gain_of({"slope": 0.5}) == Gain(slope=0.5) == gain_of({"slope": 0.5}, slope=0.0)
+    assert gain_of(True, slope=0.0) == Gain(slope=0.0) == gain_of({}, slope=0.0) and gain_of(False, slope=0.0) is None
     with pytest.raises(InputError, match="did you mean 'slope'"):
         gain_of({"slop": 0.5})

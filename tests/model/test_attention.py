@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from glmasr.lengths import padding_mask
 from glmasr.model.attention import ROTARY_BASE, RotaryAttention, chunk_mask, rotary_angles, rotate
 
 B, T, D, H = 2, 9, 24, 3
@@ -87,6 +88,23 @@ def test_a_frame_sees_its_chunk_and_some_before(chunk_frames, left_chunks):
         for row in range(T)
     ]  # fmt: skip
     assert chunk_mask(T, chunk_frames, left_chunks, torch.device("cpu")).tolist() == expected
+
+
+@pytest.mark.parametrize(("chunk_frames", "left_chunks"), [(1, 0), (1, 3), (4, 0), (4, 1), (5, 2), (T, 1), (T + 3, 0)])
+def test_what_is_nearby_is_what_the_mask_allows(chunk_frames, left_chunks):
+    torch.manual_seed(0)
+    attention, x = RotaryAttention(D, H, dropout=0.0), torch.randn(3, T, D)
+    padding = padding_mask(torch.tensor([T, T - 3, 1]), T)
+    angles = rotary_angles(T, D // H, x.device)
+    allowed = ~padding[:, None, None] & chunk_mask(T, chunk_frames, left_chunks, x.device)
+    expected = attention(x, angles, allowed | torch.eye(T, dtype=torch.bool))
+    found = attention.nearby(x, angles, padding, chunk_frames, left_chunks)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[~padding], expected[~padding], rtol=0, atol=1e-6)
+    gradients = [
+        torch.autograd.grad(one[~padding].square().sum(), attention.project_in.weight)[0] for one in (expected, found)
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("width", "heads"), [(10, 3), (9, 3)])

@@ -44,6 +44,24 @@ def recorded(path, seconds, rate_hz=16_000, channels=1):
     return path
 
 
+@pytest.mark.parametrize(("name", "codec"), [("phone.m4a", "aac"), ("browser.webm", "libopus")])
+def test_what_phones_and_browsers_record_is_read(intake, clips, tmp_path, name, codec):
+    av = pytest.importorskip("av")
+    speech = resample(read_audio(str(clips[0])), RATE_HZ, 48_000)
+    with av.open(str(tmp_path / name), "w", format="mp4" if codec == "aac" else "webm") as container:
+        stream = container.add_stream(codec, rate=48_000, layout="mono")
+        for start in range(0, len(speech), 960):
+            frame = av.AudioFrame.from_ndarray(speech[None, start : start + 960].copy(), "fltp", "mono")
+            frame.sample_rate, frame.pts = 48_000, start
+            for packet in stream.encode(frame):
+                container.mux(packet)
+        for packet in stream.encode(None):
+            container.mux(packet)
+    found = intake.read((tmp_path / name).read_bytes(), PLENTY)
+    np.testing.assert_array_equal(found, np.concatenate(list(read_blocks(str(tmp_path / name), room.BLOCK_SECONDS))))
+    assert abs(len(found) / RATE_HZ - len(speech) / 48_000) < 0.1
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_every_format_is_read_as_the_command_line_reads_it(intake, clips, tmp_path, name):
     rate_hz, channels, options = FORMS[name]
@@ -176,5 +194,5 @@ def test_files_have_no_name_and_none_stays_open(intake, clips, tmp_path, monkeyp
 def test_formats_are_known_by_how_they_begin():
     assert container_of(b"\xff\xfb\x90\x00" + bytes(12)) == "MP3" == container_of(b"ID3\x04" + bytes(12))
     assert container_of(b"\0\0\0 ftypM4A " + bytes(4)) == "MP4"
-    assert container_of(b"\xff\xf1\x50\x80" + bytes(12)) is None  # AAC without a container
+    assert container_of(b"\xff\xf1\x50\x80" + bytes(12)) == "AAC"
     assert container_of(b"") is None and container_of(b"\xff") is None

@@ -3,8 +3,9 @@
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from glmasr.serving.review.matches import Finder, Hit, Unit, is_about, units_of
+from glmasr.serving.review.matches import Finder, Hit, is_about
 from glmasr.serving.review.rules import Rule, Rules
+from glmasr.serving.review.words import Unit, units_of
 
 if TYPE_CHECKING:  # which needs torch, and alerts do not
     from glmasr.live import Caption

@@ -4,22 +4,28 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from glmasr.frontend.audio import probe_audio, read_blocks
-from glmasr.serving.review.matches import Finder, Hit, Unit, units_of, words_of
+from glmasr.frontend.pieces import listen
+from glmasr.frontend.vad import FRAME_SECONDS
+from glmasr.serving.review.matches import Finder, Hit
 from glmasr.serving.review.rules import Rule, Rules
 from glmasr.serving.review.summary import Summary, summarize
-from glmasr.serving.review.turns import Course, course_of
+from glmasr.serving.review.turns import Course, Stretch, course_of
+from glmasr.serving.review.words import Unit, units_of, words_of
 from glmasr.speech import InputError, Segment, System, Transcript, Word
-from glmasr.text.subtitles import ENDS
+from glmasr.text.subtitles import ENDS, write_json
 from glmasr.text.written import joined
 
 CHANNEL = re.compile(r"Speaker ([1-9]\d?)")
 """What `glmasr.channels` calls who speaks in a channel."""
+ONSET = 0.5
+"""From this probability of it on, a frame is speech."""
 SAME_SHARE = 1e-3
 """Of their energy: channels that differ by less are one recording in two copies."""
 TRANSCRIPT_BYTES = 64 << 20
@@ -48,8 +54,6 @@ class Review:
 
     def as_json(self) -> dict[str, Any]:
         """A transcript as `glmasr transcribe --format json` writes it, with `name` and `review` added."""
-        from glmasr.text.subtitles import write_json
-
         required = [
             {**_rule(answer.rule), "state": answer.state, "by_seconds": answer.rule.by_seconds, "hit": _hit(answer.hit)}
             for answer in self.required
@@ -57,9 +61,9 @@ class Review:
         found = {
             "sensitive": [{**_rule(hit.rule), **(_hit(hit) or {})} for hit in self.sensitive],
             "required": required,
-            "talk": [asdict(talk) for talk in self.course.talk],
-            "silences": self.course.silences,
-            "overlaps": self.course.overlaps,
+            "talk": [{**asdict(talk), "turns": _rounded(talk.turns)} for talk in self.course.talk],
+            "silences": _rounded(self.course.silences),
+            "overlaps": None if self.course.overlaps is None else _rounded(self.course.overlaps),
             "summary": asdict(self.summary),
         }
         return {"name": self.name, **json.loads(write_json(self.transcript)), "review": found}
@@ -78,8 +82,32 @@ def hear(system: System, path: str) -> Transcript:
     if isinstance(system, Transcriber):
         heard = [system.transcribe_file(path, channel=channel) for channel in channels]
     else:
-        heard = [system([np.concatenate([*read_blocks(path, channel=channel)])])[0] for channel in channels]
+        heard = [_heard(system, np.concatenate([*read_blocks(path, channel=channel)])) for channel in channels]
     return merged(heard) if apart else heard[0]
+
+
+def _heard(system: System, waveform: np.ndarray) -> Transcript:
+    """A transcript whose words are where somebody speaks, of a system that tells when segments were said, if that."""
+    transcript = system([waveform])[0]
+    speech = np.flatnonzero(listen([waveform]).speech >= ONSET) * FRAME_SECONDS
+    return replace(transcript, segments=tuple(placed(segment, speech) for segment in _told(transcript)))
+
+
+def placed(segment: Segment, speech_seconds: np.ndarray) -> Segment:
+    """A segment without words, with them: spread over the frames of speech in it, that begin at `speech_seconds` (T).
+
+    Whisper's segments begin and end at full seconds, and silence before speech is a part of them.
+    """
+    there = speech_seconds[(speech_seconds >= segment.start_seconds) & (speech_seconds < segment.end_seconds)]
+    if segment.words or not segment.text or not len(there):
+        return segment
+    whole, words = segment.end_seconds - segment.start_seconds, []
+    for word in words_of(segment):
+        first = (word.start_seconds - segment.start_seconds) / whole * len(there)
+        last = (word.end_seconds - segment.start_seconds) / whole * len(there)
+        start, end = there[min(int(first), len(there) - 1)], there[max(ceil(last - 1e-6) - 1, 0)] + FRAME_SECONDS
+        words.append(Word(word.text, float(start), float(min(max(start, end), segment.end_seconds)), word.confidence))
+    return replace(segment, start_seconds=words[0].start_seconds, end_seconds=words[-1].end_seconds, words=tuple(words))
 
 
 def are_apart(path: str) -> bool:
@@ -209,6 +237,10 @@ def _answer(rule: Rule, hits: Sequence[Hit]) -> Answer:
     if first is None:
         return Answer(rule, "missing")
     return Answer(rule, "late" if rule.by_seconds and first.start_seconds > rule.by_seconds else "said", first)
+
+
+def _rounded(stretches: Sequence[Stretch]) -> list[list[float]]:
+    return [[round(start, 3), round(end, 3)] for start, end in stretches]
 
 
 def _rule(rule: Rule) -> dict[str, Any]:

@@ -1,23 +1,21 @@
-"""Words with their times and rules in, hits out: phrases found exactly, by their sound, or nearly."""
+"""Units of what was said and rules in, hits out: phrases found exactly, by their sound, or nearly."""
 
 import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 from rapidfuzz import fuzz, process
 
 from glmasr.serving.review.rules import MATCHES, Rule, Rules
-from glmasr.speech import InputError, Segment, Word
-from glmasr.text.normalize import HAN, SYLLABLES, base_language, normalize
+from glmasr.serving.review.words import Unit, shown, units_in
+from glmasr.text.normalize import HAN, base_language
 from glmasr.text.syllables import syllables
 from glmasr.text.written import joined
 
 TONE = re.compile(r"(?<=[^\W\d_])[1-9]$")
 CHARACTERS = re.compile(f"[{HAN}]")
-PIECES = re.compile(f"[{HAN}]|[^\\s{HAN}]+")
 SLACK_UNITS = 1
 """A phrase is nearly said in as many words, one less, or one more."""
 
@@ -27,19 +25,6 @@ CANTONESE_ACCENTS = (
     *((r"(?<=[aeiou])ng$", "n"), (r"(?<=[aeiou])k$", "t")),
 )
 """Sounds that many speakers do not tell apart, and recognizers hear as either."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A word, or a Han character, as it is compared; where it was said; and as it stands in the transcript, the one of
-    this `number` there."""
-
-    text: str
-    shown: str
-    number: int
-    start_seconds: float
-    end_seconds: float
-    speaker: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,33 +42,6 @@ class Hit:
     context: str
 
 
-def units_of(segments: Sequence[Segment], language: str, speaker: str = "") -> list[Unit]:
-    """What was said as it is compared: normalized piece by piece, a Han character or what stands between spaces."""
-    found: list[Unit] = []
-    pieces = [piece for segment in segments for word in words_of(segment) for piece in _pieces(word)]
-    for number, piece in enumerate(pieces):
-        texts = _compared(piece.text, language)
-        seconds = (piece.end_seconds - piece.start_seconds) / max(len(texts), 1)
-        for i, text in enumerate(texts):
-            start = piece.start_seconds + i * seconds
-            found.append(Unit(text, piece.text, number, start, start + seconds, speaker))
-    return found
-
-
-def words_of(segment: Segment) -> list[Word]:
-    """The segment's words; where it has none, its text's, spread evenly over it by their letters."""
-    return list(segment.words) or _pieces(Word(segment.text, segment.start_seconds, segment.end_seconds))
-
-
-def _pieces(word: Word) -> list[Word]:
-    texts = PIECES.findall(word.text)
-    if len(texts) < 2:
-        return [word]
-    step = (word.end_seconds - word.start_seconds) / sum(map(len, texts))
-    starts = list(accumulate((step * len(text) for text in texts), initial=word.start_seconds))
-    return [Word(*piece, word.confidence) for piece in zip(texts, starts, starts[1:], strict=False)]
-
-
 Place = tuple[int, int, Rule, str, str, float]
 """The first unit and the one behind the last; rule, phrase, how it was found, score."""
 
@@ -94,9 +52,8 @@ class Finder:
     def __init__(self, rules: Rules, language: str):
         self.language, self.context_words = language or rules.language, rules.context_words
         self.rules = (*rules.sensitive, *rules.required)
-        self.phrases = [
-            (rule, phrase, _phrase_units(phrase, self.language)) for rule in self.rules for phrase in rule.phrases
-        ]
+        phrases = [(rule, phrase, units_in(phrase, self.language)) for rule in self.rules for phrase in rule.phrases]
+        self.phrases = [one for one in phrases if one[2]]
         self.longest = max((len(units) for _, _, units in self.phrases), default=0) + SLACK_UNITS
 
     def find(self, units: Sequence[Unit]) -> list[Hit]:
@@ -152,25 +109,6 @@ class Finder:
 def is_about(rule: Rule, speaker: str) -> bool:
     """Whether a rule is about these words; about all, where nobody knows who says them."""
     return not speaker or rule.speaker in (None, speaker)
-
-
-def shown(units: Sequence[Unit]) -> str:
-    """Units as they stand in the transcript; what became two of them stands there once."""
-    numbers = [None, *(unit.number for unit in units)]
-    return joined([unit.shown for unit, before in zip(units, numbers, strict=False) if unit.number != before])
-
-
-@functools.lru_cache(maxsize=1 << 15)
-def _compared(text: str, language: str) -> tuple[str, ...]:
-    return tuple(SYLLABLES.findall(normalize(text, language)))
-
-
-def _phrase_units(phrase: str, language: str) -> list[str]:
-    """As `units_of` does with what was said, piece by piece, so that both are normalized alike."""
-    units = [unit for piece in PIECES.findall(phrase) for unit in _compared(piece, language)]
-    if not units:
-        raise InputError(f"phrase '{phrase}' holds no word that could be heard: write it in words")
-    return units
 
 
 def _as_heard(texts: Sequence[str], match: str, language: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from glmasr.serving.review.words import units_in
 from glmasr.speech import InputError
 
 MATCHES = ("exact", "sound", "accent", "fuzzy")
@@ -39,8 +40,8 @@ class Rule:
             raise InputError(f"match {', '.join(unknown) or '[]'} is unknown: choose among {', '.join(MATCHES)}")
         if self.severity not in SEVERITIES:
             raise InputError(f"severity '{self.severity}' is unknown: choose one of {', '.join(SEVERITIES)}")
-        if not self.phrases or not all(phrase.strip() for phrase in self.phrases):
-            raise InputError("it has no phrase, or an empty one: write phrases: [one, another]")
+        if not self.phrases:
+            raise InputError("it has no phrase: write phrases: [one, another]")
         if not 0.5 <= self.least_score <= 1:
             raise InputError(f"least_score={self.least_score:g} is no share of letters: choose 0.5 to 1, say 0.85")
         if self.by_seconds is not None and not self.by_seconds > 0:
@@ -111,9 +112,13 @@ def rules_of(found: Any) -> Rules:
         kind: tuple(_rule(one, kind, number) for number, one in enumerate(_list(settings.get(kind), kind), 1))
         for kind in ("sensitive", "required")
     }
-    llm = _made(Llm, settings["llm"], "llm") if settings.get("llm") is not None else None
+    llm = _made(Llm, _mapping(settings["llm"], "llm"), "llm") if settings.get("llm") is not None else None
     made = _made(Rules, {**settings, **rules, "llm": llm}, "the file")
     _check_names([rule.name for rule in (*made.sensitive, *made.required)])
+    silent = [phrase for rule in (*made.sensitive, *made.required) for phrase in rule.phrases]
+    silent = [phrase for phrase in silent if not units_in(phrase, made.language)]
+    if silent:
+        raise InputError(f"phrase '{silent[0]}' holds no word that would be compared: write it in words")
     wanted = {rule.speaker for rule in (*made.sensitive, *made.required)} - {None, *made.speakers}
     if wanted:
         raise InputError(
@@ -146,26 +151,24 @@ def _made(target: type[T], settings: Mapping[str, Any], where: str) -> T:
     missing = [name for name in ("name", "phrases", "url", "model") if name in known and name not in settings]
     if missing:
         raise InputError(f"{where} has no {missing[0]}: add it")
-    return target(
-        **{name: _typed(value, str(known[name].type), f"{where}: {name}") for name, value in settings.items()}
-    )
+    return target(**{name: _typed(value, known[name].type, f"{where}: {name}") for name, value in settings.items()})
 
 
-def _typed(value: Any, kind: str, where: str) -> Any:
+def _typed(value: Any, kind: Any, where: str) -> Any:
     """A value as its field asks for it; InputError where it is of another type."""
-    if value is None and kind.endswith("None"):
+    if value is None and kind in (str | None, float | None):
         return None
-    if kind.startswith("tuple[str"):
+    if kind == tuple[str, ...]:
         texts = _list(value, where)
         if not all(isinstance(one, str) for one in texts):
             raise InputError(f"{where} is a list of texts: put numbers and yes or no in quotes")
         return tuple(texts)
-    if kind.startswith("float") or kind == "int":
-        whole = kind != "int" or isinstance(value, int)
+    if kind in (int, float, float | None):
+        whole = kind is not int or isinstance(value, int)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9 or not whole:
-            raise InputError(f"{where} is a {'whole ' if kind == 'int' else ''}number from 0 on, not {_shown(value)}")
+            raise InputError(f"{where} is a {'whole ' if kind is int else ''}number from 0 on, not {_shown(value)}")
         return value
-    if kind.startswith("str") and not isinstance(value, str):
+    if kind in (str, str | None) and not isinstance(value, str):
         raise InputError(f"{where} is a text, not {_shown(value)}: put it in quotes")
     return value
 

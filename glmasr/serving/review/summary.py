@@ -87,11 +87,13 @@ def likeness(texts: Sequence[str]) -> Float[np.ndarray, "S S"]:
 
 
 def centrality(weights: Float[np.ndarray, "S S"]) -> Float[np.ndarray, " S"]:
-    """PageRank of a graph with these weights, by power iteration; ranks add up to 1."""
+    """PageRank of a graph with these weights, by power iteration; ranks add up to 1. That a sentence is like itself
+    says nothing: what is like no other would keep an average rank by it."""
     size = len(weights)
     if not size:
         return np.zeros(0)
-    sums = weights.sum(axis=1, keepdims=True, dtype=np.float64)
+    weights = weights * (1 - np.eye(size))
+    sums = weights.sum(axis=1, keepdims=True)
     steps = np.where(sums > 0, weights / np.where(sums > 0, sums, 1.0), 1 / size)
     ranks = np.full(size, 1 / size)
     for _ in range(ROUNDS):

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from glmasr.serving.review.matches import Unit
 from glmasr.serving.review.rules import Rules
+from glmasr.serving.review.words import Unit
 
 Stretch = tuple[float, float]
 """Start and end in seconds."""
@@ -41,7 +41,7 @@ def course_of(spoken: Sequence[tuple[str, Sequence[Unit]]], duration_seconds: fl
     talk = [
         Talk(
             speaker,
-            round(mine, 3),
+            mine,
             mine / whole if whole else None,
             len(units),
             60 * len(units) / mine if mine else None,
@@ -92,5 +92,5 @@ def gaps(stretches: Sequence[Stretch], duration_seconds: float) -> list[Stretch]
     for start, end in merged(stretches):
         if start > reached:
             found.append((reached, start))
-        reached = max(reached, end)
+        reached = end
     return [*found, (reached, duration_seconds)] if duration_seconds > reached else found
