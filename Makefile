@@ -66,6 +66,19 @@ results: setup  ## the figures and the READMEs' tables from docs/results/*.json
 transcribe: setup  ## files to text: make transcribe ARGS="--bundle DIR FILE… --format srt"
 	$(VENV)/bin/glmasr transcribe $(ARGS)
 
+serve: setup  ## a page, OpenAI's API and live captions: make serve ARGS="--bundle DIR --port 7860" (default: the demo's bundle)
+	$(VENV)/bin/glmasr serve $(ARGS)
+
+bench: setup  ## speed beside peers, and docs/benchmarks.md drawn from it (ARGS="--manifest FILE" of 8 utterances and more)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@mkdir -p benchmarks/results
+	$(PY) benchmarks/training.py $(ARGS) --json benchmarks/results/training.json
+	$(PY) benchmarks/training.py --loading $(ARGS) --json benchmarks/results/loading.json
+	$(PY) benchmarks/inference.py --json benchmarks/results/inference.json
+	$(PY) benchmarks/scaling.py --json benchmarks/results/scaling.json
+	$(PY) benchmarks/frontend.py --json benchmarks/results/frontend.json
+	$(PY) benchmarks/tables.py
+
 plan: setup  ## what a training will take, before it is paid for: make plan ARGS="model=nano data_hours=1000000 gpus=1024 gpu=h100"
 	$(PY) scripts/plan.py $(ARGS)
 
@@ -88,4 +101,4 @@ clean:  ## remove caches; runs and corpora stay
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache
 
-.PHONY: help setup demo prepare shards clusters pretrain finetune language_model benchmark label-efficiency results transcribe plan chaos slurm-rehearsal test check clean
+.PHONY: help setup demo prepare shards clusters pretrain finetune language_model benchmark label-efficiency results transcribe serve bench plan chaos slurm-rehearsal test check clean

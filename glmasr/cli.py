@@ -1,4 +1,4 @@
-"""Command line in, transcripts or a comparison out: `glmasr transcribe`, `compare`, `serve`.
+"""Command line in, what it asks for out: `glmasr transcribe`, `compare`, `export`, `serve`, `review`.
 
 Training has its own door, `make` and scripts/.
 """
@@ -150,6 +150,7 @@ def _serve_parser(verbs) -> None:
     served.add_argument("--language", metavar="TAG", help="what is spoken, where a request says nothing")
     served.add_argument("--gain", action="store_true", help="lift quiet speech, where a request says nothing")
     served.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
+    served.add_argument("--rules", metavar="YAML", help="what live captions raise an alert for, as in glmasr review")
     served.add_argument("--limit", action="append", default=[], metavar="NAME=N", help="see below; may be repeated")
     served.set_defaults(run=serve)
 
@@ -415,7 +416,12 @@ def serve(args: argparse.Namespace) -> int:
         )
     limits = limits_of(args.limit)
     service = Service(_system(args), limits)
-    run(build_app(service, key), service, args.host, args.port)
+    app = build_app(service, key)
+    if args.rules:
+        from glmasr.serving.review.rules import read_rules
+
+        app.state.rules = read_rules(args.rules)
+    run(app, service, args.host, args.port)
     return 0
 
 

@@ -70,6 +70,7 @@ def server_of(app: FastAPI, service: Service) -> Server:
         access_log=False,
         server_header=False,
         ws_max_size=MESSAGE_BYTES,
+        ws_per_message_deflate=False,  # a small message would become a large one before anybody counts it
         timeout_graceful_shutdown=round(GRACE_SECONDS),
     )
     return Server(config, service)

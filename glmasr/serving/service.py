@@ -140,7 +140,7 @@ class Service:
         """
         if self.is_draining:
             raise closing()
-        if not isinstance(self.system, Transcriber):
+        if not isinstance(self.system, Transcriber) or self.system.recognizer is None:
             raise Refused(501, f"'{self.name}' hears whole recordings only: send a file, or serve a bundle")
         if len(self.streams) >= self.limits.streams:
             raise Refused(429, f"all {self.limits.streams} live streams are taken: try again later", 10.0)

@@ -48,7 +48,8 @@ READ = re.compile(
     r"|/gradio_api/(info|startup-events|upload_progress|queue/data|app_id|login_check|user|token)/?"
     r"|/gradio_api/heartbeat/\w+|/gradio_api/call/\w+/\w+|/gradio_api/file=.+"
 )
-SENT = re.compile(r"/gradio_api/(upload|cancel|reset|queue/join|(call|call/v2|run|api)/\w+)/?")
+SENT = re.compile(r"/gradio_api/(upload|cancel|reset|queue/join|call/predict)/?")
+SHAPE = 'send {"data": ["data:audio/wav;base64,…"]}, behind it a language and true for gain'
 HEADERS = {
     "content-security-policy": "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; "
     "frame-ancestors 'self'; base-uri 'self'; form-action 'self'",
@@ -80,8 +81,8 @@ CAPTIONS = """
 class Guard:
     """ASGI around Gradio: what the page needs goes through, Refused is what reads anything that was not uploaded."""
 
-    def __init__(self, app: ASGIApp, folder: Path, held_bytes: int):
-        self.app, self.folder, self.held_bytes = app, folder, held_bytes
+    def __init__(self, app: ASGIApp, page: gr.Blocks, folder: Path, held_bytes: int):
+        self.app, self.page, self.folder, self.held_bytes = app, page, folder, held_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
@@ -117,13 +118,23 @@ class Guard:
                 raise Refused(429, "too many uploads wait: try again later", GRACE_SECONDS)
             return receive
         body = await Request(scope, receive).body()
-        await asyncio.to_thread(self._check_paths, body)
-        return _again(body, receive)
+        return _again(await asyncio.to_thread(self._whole, path, body), receive)
 
-    def _check_paths(self, body: bytes) -> None:
-        for path in _paths_in(_json(body)):
-            if not is_within(self.folder, path):
+    def _whole(self, path: str, body: bytes) -> bytes:
+        """The body with what was left out, since Gradio logs all of one in which a value is missing."""
+        said = _json(body)
+        for named in _paths_in(said):
+            if not is_within(self.folder, named):
                 raise Refused(400, "a file is named that was not uploaded here: upload it, addresses are not fetched")
+        data = said.get("data") if isinstance(said, dict) else None
+        if "/call/" in path:
+            return json.dumps({**(said if isinstance(said, dict) else {}), "data": _three(data)}).encode()
+        if "/queue/" in path:
+            event = said.get("fn_index") if isinstance(said, dict) else None
+            function = self.page.fns.get(event) if isinstance(event, int) else None
+            if function is None or not isinstance(data, list) or len(data) != len(function.inputs):
+                raise Refused(400, "the page has changed since it was loaded: load it again")
+        return body
 
 
 def mount(app: FastAPI, service: Service) -> FastAPI:
@@ -143,10 +154,11 @@ def mount(app: FastAPI, service: Service) -> FastAPI:
 
     for path in PREDICT:
         app.post(path)(predict)
+    page = build_page(service, folder)
     here = Path(__file__).parent
     gr.mount_gradio_app(
         app,
-        build_page(service, folder),
+        page,
         "/",
         theme=Base(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["monospace"]).set(**COLORS),
         css=(here / "page.css").read_text(encoding="utf-8"),
@@ -163,7 +175,7 @@ def mount(app: FastAPI, service: Service) -> FastAPI:
     )
     mounted = app.routes[-1]
     assert isinstance(mounted, Mount)
-    mounted.app = Guard(mounted.app, folder, service.limits.held_bytes)
+    mounted.app = Guard(mounted.app, page, folder, service.limits.held_bytes)
     return app
 
 
@@ -253,10 +265,12 @@ async def cards(service: Service, folder: Path, path: Path, name: str, options: 
 def asked(body: bytes, folder: Path) -> tuple[bytes | Path, Options]:
     """The audio and options of a request as Gradio's clients make it; Refused (400) where it is none."""
     said = _json(body)
-    data = said.get("data") if isinstance(said, dict) else None
-    if not isinstance(data, list) or not 1 <= len(data) <= 3:
-        raise Refused(400, 'send {"data": ["data:audio/wav;base64,…"]}, behind it a language and true for gain')
-    audio, language, gain = [*data, None, None][:3]
+    return understood(_three(said.get("data") if isinstance(said, dict) else None), folder)
+
+
+def understood(data: list, folder: Path) -> tuple[bytes | Path, Options]:
+    """The same of its three values."""
+    audio, language, gain = data
     if not isinstance(language, str | None) or not isinstance(gain, bool | None) or len(language or "") > 35:
         raise Refused(400, "behind the audio come a language tag, as zh, and true or false for gain")
     return audio_of(audio, folder), Options(language or None, gain)
@@ -306,12 +320,12 @@ def _picture(service: Service, path: Path, gain: Gain | None) -> str:
 
 
 def _spoken(service: Service, folder: Path):
-    async def predict(audio: Any, language: str = "", gain: bool = False) -> str:
+    async def predict(audio: Any, language: Any = None, gain: Any = None) -> str:
         """The text of a recording: a data URL, or an uploaded file."""
         try:
             service.check()
-            heard = await asyncio.to_thread(audio_of, audio, folder)
-            return (await service.transcribe(heard, Options(language or None, gain or None))).text
+            heard, options = await asyncio.to_thread(understood, [audio, language, gain], folder)
+            return (await service.transcribe(heard, options)).text
         except Refused as refused:
             raise gr.Error(refused.message, print_exception=False) from refused
 
@@ -326,6 +340,13 @@ def _counted(service: Service) -> Iterator[None]:
         yield
     finally:
         service.requests -= 1
+
+
+def _three(data: Any) -> list:
+    """Audio, language and gain, of which the last may be left out; Refused (400) where these are none."""
+    if not isinstance(data, list) or not 1 <= len(data) <= 3:
+        raise Refused(400, SHAPE)
+    return [*data, None, None][:3]
 
 
 def _json(body: bytes) -> Any:
