@@ -12,6 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from glmasr.evaluation.report import surroundings
+from glmasr.planning.workload import of_convolution
 
 SIDE, FLOATS, TRIES = 2048, 2**26, 5
 """Of a square matrix, and of an array larger than any cache."""
@@ -63,13 +64,6 @@ def operations(work: Callable[[], object]) -> float:
     with FlopCounterMode(display=False, custom_mapping=counts) as counter:
         work()
     return float(counter.get_total_flops())
-
-
-def of_convolution(outward, x, weight, *more, output_mask=None, out_shape=None, **options) -> int:
-    """Of a convolution's backward pass, given shapes; torch's own count takes a grouped one for a dense one."""
-    mask = output_mask if output_mask is not None else more[-1]
-    places = math.prod(outward) // outward[1]
-    return 2 * places * math.prod(weight) * (bool(mask[0]) + bool(mask[1]))
 
 
 def of_attention(query, key, *more, **options) -> int:

@@ -17,6 +17,8 @@ COMMANDS = {
     "scaling": "python benchmarks/scaling.py --json benchmarks/results/scaling.json",
     "nano": "python benchmarks/scaling.py --nano --json benchmarks/results/nano.json",
     "frontend": "python benchmarks/frontend.py --json benchmarks/results/frontend.json",
+    "export": "python benchmarks/export.py --bundle DIR --manifest FILE --json benchmarks/results/export.json",
+    "serving": "python benchmarks/serving.py --bundle DIR --json benchmarks/results/serving.json",
 }
 TITLES = {
     "training": "Training: a pretraining step against peers",
@@ -25,6 +27,8 @@ TITLES = {
     "scaling": "Scaling: cost against length, width and depth",
     "nano": "nano takes a step",
     "frontend": "Files, resampling, features",
+    "export": "Export: ONNX Runtime and sherpa-onnx against torch",
+    "serving": "Serving: malformed, huge, slow and many requests",
 }
 RAW_WAVE, OURS = "Wav2Vec2", "glmasr"
 
@@ -185,6 +189,25 @@ def frontend(found: Row) -> Iterator[str]:
     )
 
 
+def facts(found: Row) -> Iterator[str]:
+    """What was found, as it was written."""
+    yield table(
+        ("what", "found"),
+        [(str(name), ", ".join(f"{k} {shown(v)}" for k, v in row.items())) for name, row in rows_of(found)],
+    )
+
+
+def rows_of(found: Row) -> list[tuple[Any, Row]]:
+    """Rows with their names, whether they are a list or a mapping."""
+    rows = found["rows"]
+    return list(rows.items()) if isinstance(rows, Mapping) else [(row.get("name", ""), row) for row in rows]
+
+
+def shown(value: Any) -> str:
+    """A number to four digits, anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 DRAWN = {
     "training": training,
     "loading": loading,
@@ -192,6 +215,8 @@ DRAWN = {
     "scaling": scaling,
     "nano": nano,
     "frontend": frontend,
+    "export": facts,
+    "serving": facts,
 }
 HEAD = """# Speed, beside peers
 
@@ -214,7 +239,10 @@ TAIL = """## What was made cheap, and what it cost in accuracy
   does so at a higher share of the peak than ours, the ratio is below 2. Ours loses most to dropout's random numbers.
 - Against tiny.en: its matrix products are int8, those of our 28 M are float32. At 3 M ours passes it by far.
 - w2v-BERT and raw-wave peers work at frames of 20 ms, ours at 40; they are as their authors made them.
-- WeNet and NeMo are left out: neither installs beside the rest as a library.
+- At 28 M SpeechBrain's Conformer, whose stem is as cheap as ours, is as fast as ours with dropout everywhere.
+- Raw-wave peers grow less with their width than ours, since at 7 M most of their work is the convolutions over the
+  waveform; so the ratio to them falls at 28 M.
+- WeNet and NeMo are left out: they were not tried.
 """
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ examples:
   glmasr transcribe --bundle DIR talk.mp3 --language yue --script traditional --numerals
   glmasr transcribe --bundle DIR talk.mp3 --stream                             as live captions would show it
   glmasr transcribe --bundle DIR call.wav --channels apart --format srt        each channel a speaker
-  glmasr transcribe --bundle DIR whispered.m4a --gain                          quiet speech lifted first
+  glmasr transcribe --bundle DIR whispered.m4a --gain                          quiet speech found, too
 
 searches (conf/decoding/*.yaml has their settings):
   ctc_greedy  the fastest        ctc_beam  with a language model or hotwords     attention  the decoder alone
@@ -105,7 +105,7 @@ def _transcribe_parser(verbs) -> None:
     transcribed.add_argument("--script", choices=("traditional", "simplified"), help="of Chinese (default: as trained)")
     transcribed.add_argument("--numerals", action="store_true", help="write numbers and dates in digits")
     transcribed.add_argument("--no-vad", action="store_true", help="transcribe also where nobody seems to speak")
-    transcribed.add_argument("--gain", action="store_true", help="lift quiet speech before it is heard")
+    transcribed.add_argument("--gain", action="store_true", help="find quiet speech that is missed without")
     transcribed.add_argument(
         "--channels",
         choices=("mixed", "apart"),
@@ -148,7 +148,12 @@ def _serve_parser(verbs) -> None:
     )
     served.add_argument("--decoding", default="ctc_greedy", metavar="NAME", help="search (default: ctc_greedy)")
     served.add_argument("--language", metavar="TAG", help="what is spoken, where a request says nothing")
-    served.add_argument("--gain", action="store_true", help="lift quiet speech, where a request says nothing")
+    served.add_argument(
+        "--no-gain",
+        dest="gain",
+        action="store_false",
+        help="do not look for quiet speech, where a request says nothing",
+    )
     served.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
     served.add_argument("--rules", metavar="YAML", help="what live captions raise an alert for, as in glmasr review")
     served.add_argument("--limit", action="append", default=[], metavar="NAME=N", help="see below; may be repeated")
@@ -216,7 +221,7 @@ def _review_parser(verbs) -> None:
     reviewed.add_argument("--system", metavar="whisper:MODEL", help="or a Whisper model: its folder, or its name")
     reviewed.add_argument("--decoding", default="ctc_greedy", metavar="NAME", help="search (default: ctc_greedy)")
     reviewed.add_argument("--language", metavar="TAG", help="what is spoken (default: the bundle tells)")
-    reviewed.add_argument("--gain", action="store_true", help="lift quiet speech before it is heard")
+    reviewed.add_argument("--gain", action="store_true", help="find quiet speech that is missed without")
     reviewed.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
     reviewed.set_defaults(run=review)
 
@@ -500,6 +505,7 @@ def export(args: argparse.Namespace) -> int:
 
 def main() -> None:
     """Entry point: exit code 0, or 1 after one clear sentence."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reports to its maker unless it is told not to
     args = parser().parse_args()
     try:
         sys.exit(args.run(args))

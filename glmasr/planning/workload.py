@@ -5,6 +5,7 @@ alike, so a cluster's model costs no more than a laptop's. Ear and objective, wh
 run on a few seconds of noise.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
@@ -37,6 +38,9 @@ TRACED_FRAMES, TRACED_UTTERANCES = (35, 65, 105), 2
 
 PRODUCTS = ("aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm")
 """Bound by arithmetic; everything else is bound by memory."""
+
+
+CONVOLVED_BACK = torch.ops.aten.convolution_backward
 
 
 @dataclass(frozen=True)
@@ -267,7 +271,7 @@ class Tracing(TorchDispatchMode):
     def __init__(self, module: nn.Module, frames: int | None):
         super().__init__()
         self.frames = frames
-        self.flop_counter = FlopCounterMode(display=False)
+        self.flop_counter = FlopCounterMode(display=False, custom_mapping={CONVOLVED_BACK: of_convolution})
         self.own = {tensor.untyped_storage()._cdata for tensor in module.parameters()}
         self.kept: dict[int, Tensor] = {}
         self.calls = self.moved = 0
@@ -324,3 +328,10 @@ def is_computed(function: Any, result: object) -> bool:
     if str(function).startswith("aten.empty") or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
         return False
     return not all(one.alias_info is not None and not one.alias_info.is_write for one in function._schema.returns)
+
+
+def of_convolution(outward, x, weight, *more, output_mask=None, out_shape=None, **options) -> int:
+    """Of a convolution's backward pass, given shapes; torch's own count takes a grouped one for a dense one."""
+    mask = output_mask if output_mask is not None else more[-1]
+    places = math.prod(outward) // outward[1]
+    return 2 * places * math.prod(weight) * (bool(mask[0]) + bool(mask[1]))

@@ -224,9 +224,7 @@ def decode(source: int, target: int, allowance: Allowance) -> dict:
         "status": 422,
         "message": f"a recording may last {allowance.duration_seconds / 60:g} minutes here: cut it in parts",
     }
-    os.lseek(source, 0, os.SEEK_SET)
-    head = os.read(source, HEAD_BYTES)
-    os.lseek(source, 0, os.SEEK_SET)
+    head = os.pread(source, HEAD_BYTES, 0)
     if container_of(head) is None:
         return {"status": 400, "message": f"the file is not audio of a format that is read here: send {FORMATS}"}
     try:

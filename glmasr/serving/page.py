@@ -39,9 +39,11 @@ def failed(name: str, message: str) -> str:
 
 
 def waveforms(before: np.ndarray, after: np.ndarray | None) -> str:
-    """The waveform (N) as recorded, and as it is after the gain where there is one, drawn at one scale."""
+    """The waveform (N) as recorded, and as the gain has it where there is one, drawn at one scale."""
     seconds = f"0 – {len(before) / RATE_HZ:.1f} s"
-    curves = [("recorded 原声", "was", before), *([("after gain 增益后", "is", after)] if after is not None else [])]
+    curves = [("recorded 原声", "was", before)]
+    if after is not None:
+        curves.append(("as the voice detector hears it 增益后", "is", after))
     scale = max([float(np.abs(curve).max(initial=0.0)) for *_, curve in curves] + [1e-4])
     drawn = "".join(
         f"<figcaption>{label}</figcaption>"

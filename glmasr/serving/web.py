@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read as Gradio is imported
 import gradio as gr
+import numpy as np
 from fastapi import FastAPI, Request
 from gradio.events import api
 from gradio.themes import Base
@@ -28,7 +29,7 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from glmasr.frontend.audio import AUDIO_SUFFIXES, CONTAINER_SUFFIXES
-from glmasr.frontend.gain import Gain, lift
+from glmasr.frontend.gain import Gain, lifted_for_detector
 from glmasr.serving.gate import GRACE_SECONDS, as_error, headers_of
 from glmasr.serving.intake import Refused
 from glmasr.serving.page import LANGUAGES, failed, shown, waveforms
@@ -200,8 +201,8 @@ def build_page(service: Service, folder: Path) -> gr.Blocks:
             )
             gain = gr.Checkbox(
                 lifts,
-                label="Lift quiet speech 放大轻声",
-                info="Dynamic gain, where somebody speaks 动态增益",
+                label="Find quiet speech 听清轻声",
+                info="Dynamic gain for the voice detector 动态增益",
                 elem_id="gain",
                 visible=is_ours,
             )
@@ -316,7 +317,8 @@ def gain_with(service: Service, options: Options) -> Gain | None:
 
 def _picture(service: Service, path: Path, gain: Gain | None) -> str:
     before = service.intake.read(path, service.allowance)[: PICTURE_SECONDS * RATE_HZ]
-    return waveforms(before, None if gain is None else lift(gain, before))
+    after = None if gain is None else np.concatenate([*lifted_for_detector(gain, [before]), before[:0]])
+    return waveforms(before, after)
 
 
 def _spoken(service: Service, folder: Path):

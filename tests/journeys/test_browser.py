@@ -121,7 +121,7 @@ def test_uploads_become_cards_with_text_and_subtitles(page, transcriber, clips, 
 
 
 def test_what_is_recorded_is_heard_with_gain_and_drawn(page, pictures):
-    page.get_by_label("Lift quiet speech").check()
+    page.get_by_label("Find quiet speech").check()
     page.get_by_role("button", name="Record", exact=True).click()
     page.wait_for_timeout(2500)
     page.get_by_role("button", name="Stop", exact=True).click()

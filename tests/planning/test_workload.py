@@ -1,11 +1,22 @@
 """The traced cost of a step in, the same as a real step's out: parameters, operations and bytes kept, at any length."""
 
 import pytest
+import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from glmasr.build import build
-from glmasr.planning.workload import FRAME_SECONDS, Growth, Parts, Tracing, batch_of, samples_of, workload
+from glmasr.planning.workload import (
+    CONVOLVED_BACK,
+    FRAME_SECONDS,
+    Growth,
+    Parts,
+    Tracing,
+    batch_of,
+    of_convolution,
+    samples_of,
+    workload,
+)
 from tests.small import SMALL, composed
 
 CONFIG = composed("plan", *SMALL, "model.encoder.blocks=3")
@@ -55,7 +66,7 @@ def test_operations_and_kept_bytes_are_those_of_a_real_step_of_another_shape(wor
 def test_checkpointing_computes_blocks_again_and_keeps_little(work):
     parts = built(checkpointing=True)
     batch = batch_of(100, 2, CONFIG["masking"])
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping={CONVOLVED_BACK: of_convolution}) as counter:
         parts.objective(parts.look(*batch)).total.backward()
     plain, again = work.step(), work.step(recomputed=True)
     assert again.flops(2, 100) == pytest.approx(counter.get_total_flops(), rel=0.01)
@@ -97,3 +108,12 @@ def test_a_clusters_model_is_traced_without_its_weights():
     assert work.blocks == config["model"]["encoder"]["blocks"]
     # Six operations per parameter and frame, and attention on top.
     assert 1.0 < work.step().flops(1, 300) / (6 * work.parameters * 300) < 1.3
+
+
+def test_a_depthwise_convolution_goes_back_by_twice_the_operations():
+    convolution = nn.Conv1d(24, 24, 15, padding=7, groups=24)
+    with FlopCounterMode(display=False, custom_mapping={CONVOLVED_BACK: of_convolution}) as counter:
+        loss = convolution(torch.randn(2, 24, 50, requires_grad=True)).sum()
+        forward = counter.get_total_flops()
+        loss.backward()
+    assert forward == 2 * 2 * 50 * 24 * 15 and counter.get_total_flops() == 3 * forward

@@ -47,7 +47,7 @@ def served(service: Service, key: str | None = None) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
     finally:
-        server.should_exit = server.force_exit = True
+        server.should_exit = True
         thread.join(20)
 
 

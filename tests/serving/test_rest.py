@@ -181,7 +181,7 @@ def test_names_are_never_paths_and_come_back_nowhere(post, clips, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     sound = clips[0].read_bytes()
-    for name in ("../../../tmp/evil.wav", "/etc/passwd", "<script>alert(1)</script>.wav", "a\x00b.wav", "x" * 5000):
+    for name in ("../../../tmp/evil.wav", "/etc/passwd", "<script>alert(1)</script>.wav", "a\x00b.wav", "x" * 500):
         answered = post(content=sound, name=name)
         assert answered.status_code == 200 and "script" not in answered.text
         assert post(name=name).status_code == 400 and "script" not in post(name=name).text
