@@ -52,12 +52,13 @@ def main() -> None:
 def about(found: Row) -> str:
     """What a figure must name, in a line."""
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items() if version)
-    load = " to ".join(f"{one:.1f}" for one in found["load"])
-    spinning = " ".join(f"{name}={value}" for name, value in found["openmp"].items() if value)
+    loads = found["load"] if isinstance(found["load"], list) else [found["load"]]
+    load = " to ".join(f"{one:.1f}" for one in loads)
+    spinning = " ".join(f"{name}={value}" for name, value in found.get("openmp", {}).items() if value)
     commit = (found["git_commit"] or "no commit")[:12] + ("+" if (found["git_commit"] or "").endswith("+") else "")
     return (
         f"`{found['command']}`, {found['date'][:10]}, commit {commit}, {found['machine']['cpu']}, "
-        f"{found['machine']['cores']} cores, {found['threads']} threads ({spinning or 'OpenMP as it comes'}), "
+        f"{found['machine']['cores']} cores, {found.get('threads', 1)} threads ({spinning or 'OpenMP as it comes'}), "
         f"load {load}, clock {found.get('clock', 'wall')}; {versions}.\n"
     )
 
@@ -193,8 +194,22 @@ def facts(found: Row) -> Iterator[str]:
     """What was found, as it was written."""
     yield table(
         ("what", "found"),
-        [(str(name), ", ".join(f"{k} {shown(v)}" for k, v in row.items())) for name, row in rows_of(found)],
+        [(str(name), flat(row)) for name, row in rows_of(found)],
     )
+
+
+def exported(found: Row) -> Iterator[str]:
+    """Sections as they were written."""
+    yield f"{found['utterances']} utterances, {found['parameters'] / 1e6:.1f} M parameters.\n"
+    named = ("parity", "error_rate", "agreement", "bytes", "speed", "speed at 28 M", "startup")
+    yield table(("what", "found"), [(name, flat(found[name])) for name in named if name in found])
+
+
+def flat(value: Any) -> str:
+    """Nested mappings on one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} ({flat(v)})" if isinstance(v, Mapping) else f"{k} {flat(v)}" for k, v in value.items())
+    return shown(value)
 
 
 def rows_of(found: Row) -> list[tuple[Any, Row]]:
@@ -215,7 +230,7 @@ DRAWN = {
     "scaling": scaling,
     "nano": nano,
     "frontend": frontend,
-    "export": facts,
+    "export": exported,
     "serving": facts,
 }
 HEAD = """# Speed, beside peers
