@@ -1,6 +1,6 @@
 """`glmasr serve` in; what malformed, huge, slow and many requests do to it, and whether those in flight live, out.
 
-python benchmarks/serving.py --bundle runs/finetune/bundle --json benchmarks/results/serving.json
+python benchmarks/serving.py --json FILE                             # the demo's bundle, else one of random weights
 python benchmarks/serving.py --bundle DIR --audio clips/*.wav        # speech other than the embedded corpus
 
 Everything goes over loopback to a server in a process of its own; memory is the resident set of it and its children.
@@ -307,7 +307,7 @@ def drained(server: Server, clips: list[np.ndarray]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--bundle", help="default: the demo's, or else one of random weights")
     parser.add_argument("--audio", nargs="*", help="speech; the embedded corpus where none is given")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
@@ -321,7 +321,7 @@ def main() -> None:
     ]
     clips = [written(wave, RATE_HZ, 1, "WAV", "PCM_16") for wave in waves]
     rows: dict[str, Any] = {}
-    with serving(asked.bundle) as server, tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, serving(asked.bundle or usual(Path(folder))) as server:
         server.post("a.wav", clips[0])
         for name, work in (
             ("half_open", lambda: half_open(server, clips[0])),
@@ -338,6 +338,18 @@ def main() -> None:
         found["load"].append(round(os.getloadavg()[0], 2))
         asked.json.write_text(json.dumps(found | {"rows": rows}, indent=1) + "\n")
     sys.exit(not all(row["well"] for row in rows.values()))
+
+
+def usual(folder: Path) -> str:
+    """The demo's bundle, or one that was never trained."""
+    from glmasr.cli import DEMO_BUNDLE
+    from glmasr.text.tokenizer import learn_characters
+    from tests.small import random_bundle
+
+    if not Path(DEMO_BUNDLE).is_dir():
+        random_bundle(folder / "untrained" / "bundle", learn_characters(["abc de"]), language="en")
+        return str(folder / "untrained" / "bundle")
+    return DEMO_BUNDLE
 
 
 def embedded() -> list[Path]:

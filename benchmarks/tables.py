@@ -18,7 +18,7 @@ COMMANDS = {
     "nano": "python benchmarks/scaling.py --nano --json benchmarks/results/nano.json",
     "frontend": "python benchmarks/frontend.py --json benchmarks/results/frontend.json",
     "export": "python benchmarks/export.py --bundle DIR --manifest FILE --json benchmarks/results/export.json",
-    "serving": "python benchmarks/serving.py --bundle DIR --json benchmarks/results/serving.json",
+    "serving": "python benchmarks/serving.py --json benchmarks/results/serving.json",
 }
 TITLES = {
     "training": "Training: a pretraining step against peers",
