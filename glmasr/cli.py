@@ -1,4 +1,4 @@
-"""Command line in, what it asks for out: `glmasr transcribe`, `compare`, `export`, `serve`, `review`.
+"""Command line in, what it asks for out: `glmasr transcribe`, `compare`, `repeat`, `export`, `serve`, `review`.
 
 Training has its own door, `make` and scripts/.
 """
@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True)
     _transcribe_parser(verbs)
     _compare_parser(verbs)
+    _repeat_parser(verbs)
     _export_parser(verbs)
     _serve_parser(verbs)
     _review_parser(verbs)
@@ -224,6 +225,17 @@ def _review_parser(verbs) -> None:
     reviewed.add_argument("--gain", action="store_true", help="find quiet speech that is missed without")
     reviewed.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
     reviewed.set_defaults(run=review)
+
+
+def _repeat_parser(verbs) -> None:
+    repeated = verbs.add_parser(
+        "repeat",
+        help="a run's folder → the commands that do it again",
+        description="Print the shell commands that repeat a run: its commit, its uncommitted changes, its settings.",
+        epilog="example: glmasr repeat runs/pretrain",
+    )
+    repeated.add_argument("folder", metavar="RUN", type=Path, help="folder of a pretraining or fine-tuning")
+    repeated.set_defaults(run=repeat)
 
 
 def transcribe(args: argparse.Namespace) -> int:
@@ -500,6 +512,14 @@ def export(args: argparse.Namespace) -> int:
         raise InputError(f"export needs {error.name}: pip install 'glmasr[export,eval]'") from error
     size = sum(file.stat().st_size for file in Path(args.out).iterdir()) / 1e6
     print(f"{args.out}: {size:.1f} MB")
+    return 0
+
+
+def repeat(args: argparse.Namespace) -> int:
+    """Print what `repeat_command` says."""
+    from glmasr.training.record import repeat_command
+
+    print(repeat_command(args.folder))
     return 0
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from glmasr.cli import main
 from glmasr.data.catalog import write_catalog
 from glmasr.speech import InputError, Utterance
 from glmasr.training import record as recording
@@ -31,8 +32,12 @@ def test_what_a_run_begins_with_is_kept(checkout, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"environment.json", "changes.diff"}
 
 
-def test_the_command_that_repeats_it(checkout, tmp_path):
+def test_the_command_that_repeats_it(checkout, tmp_path, monkeypatch, capsys):
     record(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["glmasr", "repeat", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0 and capsys.readouterr().out == repeat_command(tmp_path) + "\n"
     place, commit, patch, command = repeat_command(tmp_path).splitlines()
     assert place.startswith("cd ") and commit == "git checkout abc123" and patch.endswith("changes.diff")
     given = shlex.split(command)
