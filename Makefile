@@ -10,6 +10,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 20000
 export PYTHONUNBUFFERED = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
+export ORT_DISABLE_TELEMETRY = 1
 
 help:  ## this list
 	@echo 'make TARGET [ARGS="setting=value …"]   e.g. make pretrain ARGS="data=folder data.path=/my/audio name=mine"'

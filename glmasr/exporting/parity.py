@@ -1,10 +1,13 @@
 """A bundle, the graphs made of it and real speech in, how far they are apart out."""
 
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it reports to its maker unless it is told not to
 import onnxruntime
 import torch
 from torch import Tensor, nn

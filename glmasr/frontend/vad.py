@@ -1,5 +1,6 @@
 """A 16 kHz waveform in; how probably each 32 ms of it is speech, and the regions of speech, out (Silero VAD 6)."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -7,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it reports to its maker unless it is told not to
 import onnxruntime
 from numpy.lib.stride_tricks import sliding_window_view
 

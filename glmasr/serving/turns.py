@@ -99,8 +99,8 @@ class Turns:
             for one in dealt:
                 _settle_if_broken(one[0], lambda one=one: _hear([one]))
         for recording in {id(one): one for one, _ in dealt}.values():
-            if recording.tell and not recording.future.done():
-                recording.tell(recording.transcript)
+            if (tell := recording.tell) and not recording.future.done():
+                _settle_if_broken(recording, lambda one=recording, tell=tell: tell(one.transcript))
         for recording in over:
             _settle(recording.future, lambda recording=recording: recording.transcript)
 

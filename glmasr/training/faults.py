@@ -23,10 +23,12 @@ def explained(error: BaseException, folder: Path, rank: int, world: int) -> str 
             return f"no room to write {place} ({os.strerror(error.errno)}): {free}; {GOES_ON}"
         if not isinstance(error, ConnectionError | TimeoutError):
             return f"{place} cannot be used ({os.strerror(error.errno)}): see to it, or choose run_dir=…; {GOES_ON}"
+    reason = "most often memory ran out: take fewer batches.workers, or find in the system's log who killed it"
     dead = DEAD_WORKER.search(str(error))
     if dead:
-        reason = "most often memory ran out: take fewer batches.workers, or find in the system's log who killed it"
         return f"a process that loads data ({dead[1]}) {dead[2].rstrip('. ').split('. ')[0]}; {reason}; {GOES_ON}"
+    if world == 1 and isinstance(error, ConnectionError | EOFError):  # torch has not seen yet that it is dead
+        return f"a process that loads data ended in the midst of a batch; {reason}; {GOES_ON}"
     if world > 1 and LOST_PEER.search(str(error)):
         return f"rank {rank} lost another process of this run, whose own last message says why; {GOES_ON}"
     return None

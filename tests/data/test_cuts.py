@@ -300,6 +300,8 @@ def test_a_stopped_reader_leaves_no_process_and_goes_on(talk, tmp_path, heard, h
     cache = str(tmp_path / "cache")
     program = [sys.executable, "-c", LISTENING.format(path=str(tmp_path), cache=cache)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A shell's background job, and all that it starts, would not hear Ctrl-C.
+    streams["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(program, cwd=REPOSITORY, start_new_session=True, **streams) as process:
         try:
             for _ in range(3):

@@ -44,7 +44,7 @@ def test_the_next_token_is_the_decoders(bundle):
     context, tokens = torch.randn(2, 9, 32), torch.tensor([[BOUNDARY, 3, 4], [BOUNDARY, 5, 5]])
     found = NextToken(bundle.recognizer().decoder)(tokens, context, torch.tensor([9, 4]))
     alone = bundle.recognizer().decoder(tokens[1:], context[1:, :4], torch.zeros(1, 4, dtype=torch.bool))
-    assert found[1] == pytest.approx(alone[0, -1].log_softmax(-1), abs=1e-5)
+    assert found[1] == pytest.approx(alone[0, -1].log_softmax(-1), abs=1e-4)
 
 
 def test_what_is_never_written_is_the_blank_to_others(bundle):

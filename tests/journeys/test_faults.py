@@ -103,8 +103,10 @@ def test_a_killed_loader_is_told_in_one_sentence(settings):
     children = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     os.kill(children[0], signal.SIGKILL)
     assert team.wait(60) == [1]
+    assert len(sentences(team)) == 1, team.log.read_text()
     [told] = sentences(team)
-    assert f"a process that loads data ({children[0]}) " in told and "take fewer batches.workers" in told
+    assert re.search(rf"a process that loads data (\({children[0]}\)|ended in the midst of a batch)", told), told
+    assert "take fewer batches.workers" in told
     assert not any(Path(f"/proc/{child}").exists() for child in children)
     assert check(found(team.log.with_suffix("") / "checkpoints")[0]) is None
 

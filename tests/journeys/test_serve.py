@@ -11,7 +11,6 @@ from pathlib import Path
 
 import httpx
 import openai
-import psutil
 import pytest
 
 from glmasr import cli
@@ -58,6 +57,22 @@ def running(*options, cwd, **environment) -> Iterator[tuple[subprocess.Popen, st
             process.kill()
 
 
+def children(process: int) -> list[int]:
+    """What a process has started, as long as none of it starts more."""
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def alive(processes: list[int]) -> list[int]:
+    """Those that are there, and no zombies."""
+    states = {one: Path(f"/proc/{one}/stat") for one in processes}
+    return [
+        one
+        for one, state in states.items()
+        if state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
+    ]
+
+
 def complaint(*options, cwd) -> str:
     """Its last words, where it does not start: one sentence."""
     out, err = (process := started(*options, cwd=cwd)).communicate(timeout=120)
@@ -73,7 +88,7 @@ def test_it_serves_the_demos_bundle_and_what_is_in_flight_survives_its_end(bundl
     body = PART + clip.read_bytes() + b"\r\n--x--\r\n"
     head = f"{HEAD}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode()
     with running(cwd=home, TMPDIR=str(tmp_path)) as (process, url):
-        family = psutil.Process(process.pid).children(recursive=True)
+        family = children(process.pid)
         with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
             assert client.audio.transcriptions.create(file=clip, model="whisper-1").text == expected
             with connection(url) as first, connection(url) as second:
@@ -93,7 +108,8 @@ def test_it_serves_the_demos_bundle_and_what_is_in_flight_survives_its_end(bundl
                     assert answered.startswith(b"HTTP/1.1 200") and expected.encode() in answered
         assert process.wait(20) == 0
         assert process.stderr.read() == ""
-    assert family and not [one for one in psutil.wait_procs(family, 10)[1]]
+    assert family
+    wait_for(lambda: not alive(family))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -104,7 +120,7 @@ def plain(url):
 
 def test_killed_it_leaves_no_process_and_no_file(bundle, clip, tmp_path):
     with running("--bundle", bundle, cwd=tmp_path, TMPDIR=str(tmp_path), GLMASR_API_KEY="sesame") as (process, url):
-        family = psutil.Process(process.pid).children(recursive=True)
+        family = children(process.pid)
         assert httpx.get(f"{url}/v1/models").status_code == 401
         known = {"authorization": "Bearer sesame"}
         assert httpx.post(f"{url}{ENDPOINT}", files={"file": clip.open("rb")}, headers=known).status_code == 200
@@ -113,7 +129,8 @@ def test_killed_it_leaves_no_process_and_no_file(bundle, clip, tmp_path):
             line.sendall(bytes(2_000_000))
             process.kill()
             process.wait()
-    assert family and not psutil.wait_procs(family, 20)[1]
+    assert family
+    wait_for(lambda: not alive(family))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 

@@ -107,6 +107,9 @@ def test_a_header_that_lies_does_not_get_longer_than_allowed(tmp_path, monkeypat
     with file.open("rb") as source, (tmp_path / "out").open("wb") as target:
         report = decode(source.fileno(), target.fileno(), replace(PLENTY, duration_seconds=7.0))
     assert report["status"] == 422 and (tmp_path / "out").stat().st_size <= 7 * RATE_HZ * 4
+    monkeypatch.setattr(room, "probe_audio", lambda path: about)
+    with file.open("rb") as source:  # one that is honest is not read at all, and nothing written
+        assert decode(source.fileno(), -1, replace(PLENTY, duration_seconds=7.0))["status"] == 422
     monkeypatch.setattr(room, "probe_audio", lambda path: replace(about, channels=1000))
     with file.open("rb") as source:
         assert decode(source.fileno(), -1, PLENTY)["status"] == 422

@@ -1,5 +1,6 @@
 """The real client of OpenAI against a server on loopback: every format, every mistake, and nothing kept of it."""
 
+import asyncio
 import json
 import tempfile
 
@@ -11,8 +12,9 @@ import pytest
 import srt
 
 from glmasr.frontend.audio import read_audio, write_audio
+from glmasr.serving.rest import _events
 from glmasr.serving.service import Limits, Service
-from glmasr.speech import RATE_HZ
+from glmasr.speech import RATE_HZ, Transcript
 from tests.serving.served import Counting, connection, served, wait_for
 
 ENDPOINT = "/v1/audio/transcriptions"
@@ -110,6 +112,21 @@ def test_a_stream_says_what_is_new_and_then_the_whole(ask, whole):
     assert len(deltas) > 1 and "".join(deltas) == whole.text
     assert [event.type for event in events[:-1]] == ["transcript.text.delta"] * len(deltas)
     assert (events[-1].type, events[-1].text) == ("transcript.text.done", whole.text)
+
+
+def test_what_was_said_in_a_stream_is_not_said_otherwise():
+    """A later part may mend an earlier one (numbers in digits do); then only the end says so."""
+
+    async def events():
+        async def parts():
+            for text in ("ten", "10 1", "ten two"):
+                yield Transcript(text, 1.0)
+
+        rest = parts()
+        return [json.loads(one[6:]) async for one in _events(await anext(rest), rest)]
+
+    found = asyncio.run(events())
+    assert [one.get("delta") for one in found] == ["ten", " two", None] and found[-1]["text"] == "ten two"
 
 
 def test_options_are_those_of_the_request(ask, transcriber, talk):
@@ -226,7 +243,7 @@ def test_too_many_are_told_when_to_come_again(intake, clips):
             assert int(error.value.response.headers["retry-after"]) >= 1
             assert error.value.type == "rate_limit_error"
         # The first has hung up: nobody waits for it any more.
-        wait_for(lambda: service.in_flight == 0)
+        wait_for(lambda: service.in_flight == 0, seconds=10)
         system.may.set()
         assert client.audio.transcriptions.create(file=("a.flac", sound), model="whisper-1").text.endswith("samples")
     service.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+import threading
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -132,11 +133,12 @@ def test_only_so_many_are_read_before_their_turn(service_of, intake, clips, monk
 
 
 def test_who_leaves_is_not_transcribed_and_his_file_may_be_closed(service_of, clips):
-    system = Counting()
+    system, busy = Counting(), threading.Event()
     service = service_of(system)
     system.may.clear()
 
     async def ask():
+        errand = asyncio.create_task(service.run(busy.wait, 20))  # nothing is read before it is over
         with tempfile.TemporaryFile() as file:
             file.write(clips[1].read_bytes())
             kept = asyncio.create_task(service.transcribe(file))
@@ -147,6 +149,8 @@ def test_who_leaves_is_not_transcribed_and_his_file_may_be_closed(service_of, cl
             left.cancel()
             await asyncio.gather(left, return_exceptions=True)
             assert service.in_flight == 1
+            busy.set()
+            assert await errand
             system.may.set()
             return await kept
 

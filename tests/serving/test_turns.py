@@ -122,11 +122,23 @@ def test_who_listens_is_told_as_it_goes(turns, reader):
     assert [one.text for one in told] == ["0 1 2", "0 1 2 3 4 5", "0 1 2 3 4 5 6"]
 
 
+def test_who_cannot_be_told_breaks_only_his_own(turns, reader):
+    def deaf(_):
+        raise RuntimeError("the loop is closed")
+
+    futures = [turns.hear(of(reader, range(7), deaf)), turns.hear(of(reader, [50]))]
+    reader.may.set()
+    assert futures[1].result(20).text == "50"
+    with pytest.raises(RuntimeError, match="loop"):
+        futures[0].result(20)
+
+
 def test_at_the_end_those_who_wait_are_told(reader):
     turns = Turns(3.0)
     reader.may.set()
-    blocked = threading.Event()
-    errand = turns.run(lambda: blocked.wait(20))
+    begun, blocked = threading.Event(), threading.Event()
+    errand = turns.run(lambda: begun.set() or blocked.wait(20))
+    assert begun.wait(20)
     waiting, recording = turns.run(lambda: 1), turns.hear(of(reader, [1]))
     threading.Timer(0.1, blocked.set).start()
     turns.close()

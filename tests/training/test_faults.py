@@ -38,3 +38,9 @@ def test_what_is_ours(error):
 
 def test_alone_nobody_is_lost():
     assert explained(RuntimeError("Connection closed by peer"), "/r", rank=0, world=1) is None
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError()])
+def test_a_loader_that_dies_in_the_midst_of_a_batch_is_told_of_too(error):
+    assert "take fewer batches.workers" in (explained(error, "/r", rank=0, world=1) or "")
+    assert "take fewer batches.workers" not in (explained(error, "/r", rank=0, world=2) or "")
