@@ -25,6 +25,7 @@ STREAM_SECONDS = 0.1
 """As a microphone would hand it over."""
 
 DEMO_BUNDLE = "runs/demo/pretrained/bundle"
+OFFLOAD_HELP = "keep the weights in main memory: for a model larger than the GPU that --device names"
 """Where `make demo` leaves the better of its two."""
 
 SERVE_EPILOG = """\
@@ -115,6 +116,7 @@ def _transcribe_parser(verbs) -> None:
     )
     transcribed.add_argument("--stream", action="store_true", help="print partial lines (…), then final ones")
     transcribed.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
+    transcribed.add_argument("--offload", action="store_true", help=OFFLOAD_HELP)
     transcribed.set_defaults(run=transcribe)
 
 
@@ -156,6 +158,7 @@ def _serve_parser(verbs) -> None:
         help="do not look for quiet speech, where a request says nothing",
     )
     served.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
+    served.add_argument("--offload", action="store_true", help=OFFLOAD_HELP)
     served.add_argument("--rules", metavar="YAML", help="what live captions raise an alert for, as in glmasr review")
     served.add_argument("--limit", action="append", default=[], metavar="NAME=N", help="see below; may be repeated")
     served.set_defaults(run=serve)
@@ -224,6 +227,7 @@ def _review_parser(verbs) -> None:
     reviewed.add_argument("--language", metavar="TAG", help="what is spoken (default: the bundle tells)")
     reviewed.add_argument("--gain", action="store_true", help="find quiet speech that is missed without")
     reviewed.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
+    reviewed.add_argument("--offload", action="store_true", help=OFFLOAD_HELP)
     reviewed.set_defaults(run=review)
 
 
@@ -251,7 +255,7 @@ def transcribe(args: argparse.Namespace) -> int:
     options["gain"] = args.gain
     if args.stream and args.channels == "apart":
         raise InputError("--stream hears one channel: leave --channels apart out, or --stream")
-    transcriber = Transcriber(args.bundle, decoding=decoding, device=args.device, **options)
+    transcriber = Transcriber(args.bundle, decoding=decoding, device=args.device, offload=args.offload, **options)
     if args.watch:
         return _watch(transcriber, args, form)
     waiting = [job for job in jobs if args.overwrite or not _is_done(*job)]
@@ -461,6 +465,7 @@ def _system(args: argparse.Namespace) -> Any:
             "with 'make demo', or serve a Whisper model with --system whisper:tiny.en"
         )
     options = {"decoding": args.decoding, "device": args.device, "language": args.language, "gain": args.gain}
+    options["offload"] = args.offload
     return Transcriber(args.bundle or DEMO_BUNDLE, **options)
 
 

@@ -71,6 +71,7 @@ class Transcriber:
     `script` ("traditional", "simplified") and `numerals` are as in `written`; None and False leave the text alone.
     With `gain` the voice detector hears quiet speech as loud speech. The model hears it as it is, since its ear takes
     the level out and a gain that moves costs words (benchmarks/gain.py); with {slope: 1.0} it hears it lifted, too.
+    With `offload` a model larger than the device's memory runs: its blocks' weights stay in main memory.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Transcriber:
         script: str | None = None,
         numerals: bool = False,
         gain: bool | Mapping[str, Any] = False,
+        offload: bool = False,
     ):
         if isinstance(decoding, str) and decoding not in DECODINGS:
             raise InputError(f"decoding '{decoding}' is unknown: choose one of {', '.join(DECODINGS)}")
@@ -92,15 +94,16 @@ class Transcriber:
         if is_exported(bundle):
             self._open_exported(Exported(bundle), device)
         else:
-            self._open_bundle(bundle, device)
+            self._open_bundle(bundle, device, offload)
         self.piece_seconds = piece_seconds_for(self.training)
         self.size_bytes = self.bundle.size_bytes
         self._choose(language, vad, script, numerals, gain)
 
-    def _open_bundle(self, folder: str, device: str) -> None:
+    def _open_bundle(self, folder: str, device: str, offloads: bool) -> None:
         import torch
 
         from glmasr.bundle import open_bundle
+        from glmasr.model.offload import offload
         from glmasr.model.recognizer import parameter_count
 
         streaming = streaming_of(self.decoding)
@@ -109,8 +112,11 @@ class Transcriber:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0].split(". ")[0]
             raise InputError(f"device '{device}' cannot be used here ({reason}): try device=cpu") from error
+        if offloads and torch.device(device).type == "cpu":
+            raise InputError("offload keeps weights in main memory, where device=cpu has them: leave it out")
         self.bundle: Bundle | Exported = open_bundle(folder)
-        recognizer = self.bundle.recognizer().to(device)
+        recognizer = self.bundle.recognizer()
+        recognizer = offload(recognizer, device) if offloads else recognizer.to(device)
         assert self.bundle.tokenizer is not None
         self.tokenizer = self.bundle.tokenizer
         self.ear = self.bundle.ear.to(device)
@@ -174,7 +180,7 @@ class Transcriber:
         """16 kHz mono waveforms → one transcript each, in their order. A waveform may be empty."""
         pieces: list[Piece] = []
         for i, waveform in enumerate(waveforms):
-            places, found = self._find(lambda waveform=waveform: _blocks(waveform))[1:]
+            places, found = self.find_pieces(lambda waveform=waveform: _blocks(waveform))[1:]
             pieces += [(i, start / RATE_HZ, piece) for (start, _), piece in zip(places, found, strict=True)]
         heard: list[list[tuple[Segment, str]]] = [[] for _ in waveforms]
         for i, segment, language in self.hear(pieces):
@@ -189,7 +195,7 @@ class Transcriber:
 
         `progress` is told how many more seconds are done. `channel` and UnreadableAudio are as in `read_blocks`.
         """
-        course, places, waveforms = self._find(lambda: read_blocks(path, BLOCK_SECONDS, channel=channel))
+        course, places, waveforms = self.find_pieces(lambda: read_blocks(path, BLOCK_SECONDS, channel=channel))
         pieces = ((0, start / RATE_HZ, piece) for (start, _), piece in zip(places, waveforms, strict=True))
         heard, done = [], 0.0
         for pool in pools(pieces):
@@ -202,7 +208,9 @@ class Transcriber:
             progress(course.samples / RATE_HZ - done)
         return self.transcript(course.samples / RATE_HZ, heard)
 
-    def _find(self, blocks: Callable[[], Iterable[np.ndarray]]) -> tuple[Course, list[Place], Iterator[np.ndarray]]:
+    def find_pieces(
+        self, blocks: Callable[[], Iterable[np.ndarray]]
+    ) -> tuple[Course, list[Place], Iterator[np.ndarray]]:
         """How a recording goes, where it is worth transcribing, and the waveforms there, lifted if that is asked for.
 
         `blocks` gives the recording block by block, and is called for it twice.

@@ -152,6 +152,7 @@ def test_what_stops_everything_is_one_sentence(run, clip, tmp_path):
     code, _, err = run(clip, "--output", tmp_path / "file" / "sub")
     assert str(code).startswith(f"glmasr: {tmp_path}/file") and "Not a directory" in str(code) and not err
     assert run(clip, "--format", "doc")[0] == 2
+    assert "leave it out" in run(clip, "--offload")[0]
     for device in ("nosuch", "cuda:77"):
         assert f"glmasr: device '{device}' cannot be used here" in run(clip, "--device", device)[0]
 

@@ -224,7 +224,7 @@ def closing() -> Refused:
 def _begun(transcriber: Transcriber, waveform: np.ndarray) -> Iterator[Piece]:
     """The pieces of a recording; where they are is found here and now, which listens through all of it."""
     blocks = [waveform[start : start + BLOCK_SAMPLES] for start in range(0, len(waveform), BLOCK_SAMPLES)]
-    _, places, found = transcriber._find(lambda: blocks)
+    _, places, found = transcriber.find_pieces(lambda: blocks)
     return ((0, start / RATE_HZ, piece) for (start, _), piece in zip(places, found, strict=True))
 
 
