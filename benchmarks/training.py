@@ -370,7 +370,7 @@ class BestRq(nn.Module):
         context = self.peer(torch.where(hidden, 0.1 * torch.randn_like(features), features), lengths)[:, :size]
         padding = padding_mask(frames, size)
         clean = stack_features(features, size)
-        return self.objective(View(context, context, clean, mask, padding, frames, 0, features, lengths)).total
+        return self.objective(View(context, lambda: context, clean, mask, padding, frames, 0, features, lengths)).total
 
 
 def named(masking: Mapping[str, Any]) -> dict[str, Any]:

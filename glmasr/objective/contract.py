@@ -1,6 +1,8 @@
 """What every pretraining objective is given and gives back: View → Loss(total, parts)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from jaxtyping import Bool, Float, Int
@@ -11,13 +13,14 @@ from torch import Tensor
 class View:
     """One batch as an objective sees it.
 
-    `context` is what the encoder made of the damaged, masked input. `frames` are the stem's output for the clean
-    waveform (gradients flow), `features` its normalized log-mel, `clean` the same with four feature frames stacked per
-    frame. `mask` is True where the input was hidden, `padding` where there is no speech. `step` counts optimizer steps.
+    `context` is what the encoder made of the damaged, masked input. `stem` makes `frames`, the stem's output for the
+    clean waveform (gradients flow), once they are asked for. `features` are its normalized log-mel, `clean` the same
+    with four feature frames stacked per frame. `mask` is True where the input was hidden, `padding` where there is no
+    speech. `step` counts optimizer steps.
     """
 
     context: Float[Tensor, "B T D"]
-    frames: Float[Tensor, "B T D"]
+    stem: Callable[[], Float[Tensor, "B T D"]]
     clean: Float[Tensor, "B T S"]
     mask: Bool[Tensor, "B T"]
     padding: Bool[Tensor, "B T"]
@@ -25,6 +28,11 @@ class View:
     step: int
     features: Float[Tensor, "B F M"]
     feature_lengths: Int[Tensor, " B"]
+
+    @cached_property
+    def frames(self) -> Float[Tensor, "B T D"]:
+        """What only some objectives look at, and no other pays for."""
+        return self.stem()
 
 
 @dataclass(frozen=True)

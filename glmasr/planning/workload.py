@@ -129,10 +129,13 @@ class Parts:
         features, feature_lengths = self.ear(waveform, lengths)
         clean, _ = self.ear(waveform, lengths)
         heard, frame_lengths = self.encoder.subsample(features, feature_lengths)
-        frames, _ = self.encoder.subsample(clean, feature_lengths)
         context = self.encoder.contextualize(heard, frame_lengths, mask)
         padding, stacked = padding_mask(frame_lengths, mask.shape[1]), stack_features(clean, mask.shape[1])
-        return View(context, frames, stacked, mask, padding, frame_lengths, 0, clean, feature_lengths)
+
+        def stem() -> Tensor:
+            return self.encoder.subsample(clean, feature_lengths)[0]
+
+        return View(context, stem, stacked, mask, padding, frame_lengths, 0, clean, feature_lengths)
 
 
 def samples_of(frames: int) -> int:
@@ -192,7 +195,9 @@ def with_objective(config: Mapping[str, Any], encoder: Encoder, objective: nn.Mo
             context, clean = (torch.randn(*mask.shape, encoder.width, requires_grad=True) for _ in range(2))
             stacked = stack_features(features, frames)
             whole = torch.full((len(mask),), frames)
-            view = View(context, clean, stacked, mask, torch.zeros_like(mask), whole, 0, features, feature_lengths)
+            view = View(
+                context, lambda: clean, stacked, mask, torch.zeros_like(mask), whole, 0, features, feature_lengths
+            )
             loss = objective(view).total
             seen.turn()
             loss.backward()
@@ -242,11 +247,12 @@ def run_encoder(
             context.enter_context(autocast(device))
         seen = context.enter_context(Tracing(encoder, frames if fused else None))
         heard, frame_lengths = encoder.subsample(features, lengths)
-        clean, _ = encoder.subsample(features, lengths)
         loss = encoder.contextualize(heard, frame_lengths, mask).sum()
+        if looks_at_frames:
+            loss = loss + encoder.subsample(features, lengths)[0].sum()
         seen.turn()
         if backward:
-            ((loss + clean.sum()) if looks_at_frames else loss).backward()
+            loss.backward()
     return seen.found()
 
 

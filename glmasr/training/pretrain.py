@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,15 +75,21 @@ class Pretraining(lightning.LightningModule):
         rng = step_rng(self.seed, batch.index)
         chunk = draw_chunk(**self.chunks, rng=rng) if self.training else None
         features, lengths = self.ear(batch.waveform, batch.lengths, chunk and chunk * STRIDE)
-        clean, _ = self.ear(batch.waveform if batch.clean is None else batch.clean, batch.lengths)
+        clean = features
+        if batch.clean is not None or chunk is not None:
+            clean, _ = self.ear(batch.waveform if batch.clean is None else batch.clean, batch.lengths)
         heard, frame_lengths = self.encoder.subsample(features, lengths)
-        frames, _ = self.encoder.subsample(clean, lengths)
-        size = frames.shape[1]
-        mask = draw_mask(frame_lengths.tolist(), size, self.mask_share, self.mask_span_frames, rng).to(frames.device)
+        size = heard.shape[1]
+        mask = draw_mask(frame_lengths.tolist(), size, self.mask_share, self.mask_span_frames, rng).to(heard.device)
         context = self.encoder.contextualize(heard, frame_lengths, mask, chunk)
         padding = padding_mask(frame_lengths, size)
         stacked = stack_features(clean, size)
-        return View(context, frames, stacked, mask, padding, frame_lengths, step, clean, lengths)
+        stem = partial(self.stem, clean, lengths)
+        return View(context, stem, stacked, mask, padding, frame_lengths, step, clean, lengths)
+
+    def stem(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """The encoder's stem alone."""
+        return self.encoder.subsample(features, lengths)[0]
 
     def judge(self, view: View) -> Loss:
         """The objective's loss of one view."""

@@ -23,7 +23,7 @@ def view() -> View:
     mask = (torch.arange(9) % 2 == 0) & ~padding
     context = torch.randn(2, 9, 8, requires_grad=True)
     stacked = stack_features(features, 9)
-    return View(context, torch.randn(2, 9, 8), stacked, mask, padding, LENGTHS, 0, features, 4 * LENGTHS)
+    return View(context, lambda: torch.randn(2, 9, 8), stacked, mask, padding, LENGTHS, 0, features, 4 * LENGTHS)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ def view_of(mask: torch.Tensor) -> View:
     torch.manual_seed(1)
     context, clean = torch.randn(2, 9, 8, requires_grad=True), torch.randn(2, 9, 12)
     features = torch.randn(2, 36, 3), 4 * LENGTHS
-    return View(context, torch.randn(2, 9, 8), clean, mask, padding_mask(LENGTHS, 9), LENGTHS, 0, *features)
+    return View(context, lambda: torch.randn(2, 9, 8), clean, mask, padding_mask(LENGTHS, 9), LENGTHS, 0, *features)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def view() -> View:
     nothing = torch.zeros(1, 2, dtype=torch.bool)
     frames, lengths = torch.zeros(1, 2, 3), torch.tensor([2])
     clean, features = torch.zeros(1, 2, 4), torch.zeros(1, 8, 1)
-    return View(frames, frames, clean, nothing, nothing, lengths, 0, features, 4 * lengths)
+    return View(frames, lambda: frames, clean, nothing, nothing, lengths, 0, features, 4 * lengths)
 
 
 def test_it_is_the_weighted_sum_with_named_parts(view):
