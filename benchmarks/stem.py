@@ -19,9 +19,9 @@ BINS, WIDTH, CHANNELS, UTTERANCES, FRAMES = 80, 144, 64, 16, 500
 class PlainSubsampling(Subsampling):
     """The same with one full convolution where ours has a depthwise and a pointwise one."""
 
-    def __init__(self):
-        super().__init__(BINS, WIDTH, CHANNELS)
-        self.depthwise = nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1)
+    def __init__(self, bins: int, width: int, channels: int):
+        super().__init__(bins, width, channels)
+        self.depthwise = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
         self.pointwise = nn.Identity()
 
 
@@ -35,7 +35,7 @@ def seconds(stem: nn.Module, features: torch.Tensor, lengths: torch.Tensor) -> f
 
 def main() -> None:
     features, lengths = torch.randn(UTTERANCES, FRAMES, BINS), torch.full((UTTERANCES,), FRAMES)
-    stems = {"separable": Subsampling(BINS, WIDTH, CHANNELS), "plain": PlainSubsampling()}
+    stems = {"separable": Subsampling(BINS, WIDTH, CHANNELS), "plain": PlainSubsampling(BINS, WIDTH, CHANNELS)}
     stems["tiny encoder, whole"] = Encoder(WIDTH, 6, 4)
     times: dict[str, list[float]] = {name: [] for name in stems}
     for _ in range(REPEATS):

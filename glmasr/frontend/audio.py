@@ -27,6 +27,8 @@ DAMAGED = (soundfile.SoundFileError, OSError, Unplayable)
 WRITTEN_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 ENCODINGS = {"flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS")}
 ENCODED_SAMPLES = 1 << 16
+LOUDEST = 2.0**31
+"""Some write integers of 32 bits as floats, as they are; what is beyond was never recorded."""
 """Handed to an encoder at a time: Ogg's overflow the stack on a long waveform."""
 
 GSM_RATE_HZ = 8_000
@@ -76,9 +78,7 @@ def read_audio(
         if not len(channels):
             raise _nothing_at(source, offset_seconds, file)
         waveform = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
-        if not np.isfinite(waveform).all():
-            message = f"{_name(source)} holds samples that are not finite; encode it again or remove it"
-            raise UnreadableAudio(message, "not finite")
+        _check_samples(waveform, source)
         waveform = resample(waveform, file.samplerate, rate_hz)
         if not len(waveform):
             raise _nothing_at(source, offset_seconds, file)
@@ -108,9 +108,7 @@ def read_blocks(
                 message = f"{_name(path)} is damaged ({error}); encode it again or remove it"
                 raise UnreadableAudio(message, "damaged") from error
             waveform = channels.mean(axis=1) if channel is None else channels[:, channel]
-            if not np.isfinite(waveform).all():
-                message = f"{_name(path)} holds samples that are not finite; encode it again or remove it"
-                raise UnreadableAudio(message, "not finite")
+            _check_samples(waveform, path)
             is_last = len(waveform) < count
             if stream is not None:
                 waveform = stream.resample_chunk(waveform, last=is_last)
@@ -222,6 +220,17 @@ def _opened(source: str | bytes) -> soundfile.SoundFile | Container:
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         message = f"{name} is not audio that can be read here ({reason}); convert it to WAV or FLAC, say with ffmpeg"
         raise UnreadableAudio(message, "not audio") from error
+
+
+def _check_samples(waveform: np.ndarray, source: str | bytes) -> None:
+    """UnreadableAudio where a float file holds what no recorder writes, and no square of it fits a float32."""
+    peak = max(waveform.max(initial=0.0), -waveform.min(initial=0.0))  # NaN where any is
+    if not np.isfinite(peak):
+        message = f"{_name(source)} holds samples that are not finite; encode it again or remove it"
+        raise UnreadableAudio(message, "not finite")
+    if peak > LOUDEST:
+        message = f"{_name(source)} is damaged: it holds samples of {peak:.0e}; encode it again or remove it"
+        raise UnreadableAudio(message, "damaged")
 
 
 def _head(source: str | bytes) -> bytes:

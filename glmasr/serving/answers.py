@@ -83,4 +83,5 @@ def _segment(number: int, segment: Segment) -> dict:
         "avg_logprob": round(sum(logs) / len(logs), 4) if logs else 0.0,
         "compression_ratio": round(len(text) / len(zlib.compress(text)), 3),
         "no_speech_prob": 0.0,
+        **({"speaker": segment.speaker} if segment.speaker else {}),
     }

@@ -64,10 +64,11 @@ class Intake:
         self.lock = threading.Lock()
         self.process, self.channel = _start()
 
-    def read(self, audio: Path | bytes | BinaryIO, allowance: Allowance) -> np.ndarray:
+    def read(self, audio: Path | bytes | BinaryIO, allowance: Allowance, apart: bool = False) -> np.ndarray:
         """16 kHz mono samples (N) as float32, mapped from an unnamed file: only what is looked at is in memory.
 
-        A file is read by its descriptor. Refused: 400 what is no audio, 413 too large, 422 too long or too much work.
+        With `apart` all channels (C, N), which together may last as long as one recording. A file is read by its
+        descriptor. Refused: 400 what is no audio, 413 too large, 422 too long or too much work.
         """
         with _file_of(audio) as source, tempfile.TemporaryFile() as target:
             size = os.fstat(source.fileno()).st_size
@@ -75,20 +76,21 @@ class Intake:
                 raise too_large(allowance.upload_bytes)
             if not size:
                 raise Refused(400, "the file is empty (0 bytes): record or export it again")
-            report = self._ask(allowance, source.fileno(), target.fileno())
+            report = self._ask(allowance, apart, source.fileno(), target.fileno())
             if "status" in report:
                 raise Refused(report["status"], report["message"])
-            return np.memmap(target, dtype="<f4", mode="c")
+            samples = np.memmap(target, dtype="<f4", mode="c")
+            return samples.reshape(report["channels"], -1) if apart else samples
 
     def close(self) -> None:
         """End the process behind it; children that are still reading end by their own limits."""
         self.channel.close()
         self.process.wait(PATIENCE_SECONDS)
 
-    def _ask(self, allowance: Allowance, source: int, target: int) -> dict:
+    def _ask(self, allowance: Allowance, apart: bool, source: int, target: int) -> dict:
         heard, told = os.pipe()
         try:
-            self._send(allowance, [source, target, told])
+            self._send({**asdict(allowance), "apart": apart}, [source, target, told])
         finally:
             os.close(told)
         with os.fdopen(heard, "rb") as pipe:
@@ -103,8 +105,8 @@ class Intake:
             )
         return json.loads(said)
 
-    def _send(self, allowance: Allowance, descriptors: list[int]) -> None:
-        order = json.dumps(asdict(allowance)).encode()
+    def _send(self, asked: dict, descriptors: list[int]) -> None:
+        order = json.dumps(asked).encode()
         with self.lock:
             try:
                 socket.send_fds(self.channel, [order], descriptors)
@@ -183,16 +185,17 @@ def serve_children(channel: socket.socket) -> None:
             return
         if os.fork() == 0:
             channel.close()
-            _child(Allowance(**json.loads(order)), *descriptors)
+            asked = json.loads(order)
+            _child(asked.pop("apart"), Allowance(**asked), *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _child(allowance: Allowance, source: int, target: int, told: int) -> NoReturn:
+def _child(apart: bool, allowance: Allowance, source: int, target: int, told: int) -> NoReturn:
     """Read the source into the target within the allowance, report, and end without any of Python's farewells."""
     try:
         confine(allowance)
-        report = decode(source, target, allowance)
+        report = decode(source, target, allowance, apart)
     except MemoryError:
         message = f"the audio takes more than {allowance.decode_bytes >> 20} MB of memory to read: convert it first"
         report = {"status": 422, "message": message}
@@ -217,8 +220,11 @@ def confine(allowance: Allowance) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
-def decode(source: int, target: int, allowance: Allowance) -> dict:
-    """Write the samples of one descriptor to the other; what to report: how many, or a status and a message."""
+def decode(source: int, target: int, allowance: Allowance, apart: bool = False) -> dict:
+    """Write the samples of one descriptor to the other; what to report: how many, or a status and a message.
+
+    With `apart` channel by channel, each from its beginning.
+    """
     path = f"/dev/fd/{source}"
     too_long = {
         "status": 422,
@@ -231,17 +237,21 @@ def decode(source: int, target: int, allowance: Allowance) -> dict:
         about = probe_audio(path)
         if about.channels > CHANNELS or about.rate_hz not in RATES_HZ:
             return {"status": 422, "message": f"audio has up to {CHANNELS} channels and {RATES_HZ[-1]} Hz: convert it"}
-        if about.duration_seconds > allowance.duration_seconds:
+        channels = range(about.channels) if apart else [None]
+        if about.duration_seconds * len(channels) > allowance.duration_seconds:
             return too_long
         samples = 0
-        for block in read_blocks(path, BLOCK_SECONDS):
-            samples += len(block)
-            if samples > allowance.duration_seconds * RATE_HZ:
-                return too_long
-            _write(target, block)
+        for channel in channels:
+            for block in read_blocks(path, BLOCK_SECONDS, channel=channel):
+                samples += len(block)
+                if samples > allowance.duration_seconds * RATE_HZ:
+                    return too_long
+                _write(target, block)
     except InputError as error:
         return {"status": 400, "message": str(error).replace(f"'{path}'", "the file")}
-    return {"samples": samples} if samples else {"status": 400, "message": "the file holds no samples: record it again"}
+    if not samples:
+        return {"status": 400, "message": "the file holds no samples: record it again"}
+    return {"samples": samples, "channels": len(channels)}
 
 
 def _write(target: int, block: np.ndarray) -> None:

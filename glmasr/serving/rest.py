@@ -26,6 +26,7 @@ FIELDS = 32
 ALIAS = "whisper-1"
 """The model that programs written for OpenAI ask for, taken for the one there is."""
 GRANULARITIES, GRANULARITY_FIELDS = ("word", "segment"), ("timestamp_granularities[]", "timestamp_granularities")
+CHANNELS = ("mixed", "apart")
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,3}")
 PAGES = ("live", "web")
 """Rooms that add to the app, where what they need is installed."""
@@ -116,11 +117,13 @@ def understood(form: FormData, model: str) -> Asked:
         raise Wrong("timestamp_granularities need response_format=verbose_json", "timestamp_granularities")
     if form.getlist("include[]") or form.getlist("include"):
         raise Wrong("there is nothing to include here: leave it out", "include")
-    is_stream = _flag(form, "stream") or False
+    is_stream, options = _flag(form, "stream") or False, _options(form)
     if is_stream and shape not in ("json", "text"):
         raise Wrong(f"a stream is text: leave response_format={shape} out, or stream", "stream")
+    if is_stream and options.apart:
+        raise Wrong("a stream hears one channel: leave channels=apart out, or stream", "channels")
     _check_temperature(form)
-    return Asked(file, _options(form), shape, granularities, is_stream)
+    return Asked(file, options, shape, granularities, is_stream)
 
 
 def _options(form: FormData) -> Options:
@@ -128,7 +131,8 @@ def _options(form: FormData) -> Options:
     if language and not LANGUAGE.fullmatch(language):
         raise Wrong(f"'{language}' is no language tag: say en, zh or yue", "language")
     script = _one_of(form, "script", SCRIPTS, None)
-    return Options(language, _flag(form, "gain"), script, _flag(form, "numerals") or False)
+    apart = _one_of(form, "channels", CHANNELS, CHANNELS[0]) == "apart"
+    return Options(language, _flag(form, "gain"), script, _flag(form, "numerals") or False, apart)
 
 
 def _check_model(asked: str, model: str) -> None:

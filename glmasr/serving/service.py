@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 import numpy as np
 
+from glmasr.channels import merged
 from glmasr.serving.intake import Allowance, Intake, Refused
 from glmasr.serving.turns import Recording, Turns
 from glmasr.speech import RATE_HZ, InputError, System, Transcript
@@ -29,7 +30,6 @@ VARIANTS = 32
 RECENT = 0.2
 """How much of what is known of a request's time is the last one's."""
 BLOCK_SAMPLES = 60 * RATE_HZ
-NO_CHOICE = {"numerals": False}
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,14 @@ class Options:
     gain: bool | None = None
     script: str | None = None
     numerals: bool = False
+    apart: bool = False
+    """Each channel is a speaker of its own."""
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """Those that differ."""
-        return {name: value for name, value in vars(self).items() if value is not None and value != NO_CHOICE.get(name)}
+        """Those of the system that differ."""
+        known = {"language": self.language, "gain": self.gain, "script": self.script, "numerals": self.numerals or None}
+        return {name: value for name, value in known.items() if value is not None}
 
 
 DEFAULT = Options()
@@ -198,13 +201,20 @@ class Service:
         system = await self.run(self.variant, options)
         loop = asyncio.get_running_loop()
         async with self.ahead:
-            waveform = await loop.run_in_executor(self.readers, self.intake.read, audio, self.allowance)
-            self.audio_seconds += len(waveform) / RATE_HZ
-            if not isinstance(system, Transcriber):
-                return await self.run(lambda: system([np.asarray(waveform)])[0])
-            pieces = await loop.run_in_executor(self.readers, _begun, system, waveform)
-            recording = Recording(system, len(waveform) / RATE_HZ, pieces, tell)
-            return await asyncio.wrap_future(self.turns.hear(recording))
+            waveform = await loop.run_in_executor(self.readers, self.intake.read, audio, self.allowance, options.apart)
+            self.audio_seconds += waveform.size / RATE_HZ
+            if not options.apart:
+                return await self._heard_by(system, waveform, tell)
+            return merged([await self._heard_by(system, channel) for channel in waveform])
+
+    async def _heard_by(
+        self, system: System, waveform: np.ndarray, tell: Callable[[Transcript], object] | None = None
+    ) -> Transcript:
+        if not isinstance(system, Transcriber):
+            return await self.run(lambda: system([np.asarray(waveform)])[0])
+        pieces = await asyncio.get_running_loop().run_in_executor(self.readers, _begun, system, waveform)
+        recording = Recording(system, len(waveform) / RATE_HZ, pieces, tell)
+        return await asyncio.wrap_future(self.turns.hear(recording))
 
     def _variant(self, options: Options) -> System:
         """The system with these options; Refused (400) where it has none such."""

@@ -96,9 +96,10 @@ def test_a_stretch_over_the_end_stops_there(tmp_path):
 
 
 def spoiled(kind: str) -> bytes:
-    if kind in ("nan", "no samples"):
+    floats = {"nan": [0.0, np.nan, 0.1], "inf": [0.0, -np.inf], "huge": [0.1, -1e38], "no samples": []}
+    if kind in floats:
         stream = io.BytesIO()
-        waveform = np.array([0.0, np.nan, 0.1] if kind == "nan" else [], np.float32)
+        waveform = np.array(floats[kind], np.float32)
         soundfile.write(stream, waveform, RATE_HZ, format="WAV", subtype="FLOAT")
         return stream.getvalue()
     return {"empty": b"", "text": b"this is not audio, whatever its name says"}[kind]
@@ -106,7 +107,14 @@ def spoiled(kind: str) -> bytes:
 
 @pytest.mark.parametrize(
     ("kind", "cause"),
-    [("empty", "empty"), ("text", "not audio"), ("nan", "not finite"), ("no samples", "no samples")],
+    [
+        ("empty", "empty"),
+        ("text", "not audio"),
+        ("nan", "not finite"),
+        ("inf", "not finite"),
+        ("huge", "damaged"),
+        ("no samples", "no samples"),
+    ],
 )
 def test_a_spoiled_file_is_named_with_its_cause(tmp_path, kind, cause):
     path = tmp_path / "spoiled.wav"

@@ -130,7 +130,7 @@ def test_a_decoder_that_crashes_takes_nothing_with_it(clips, tmp_path, monkeypat
     monkeypatch.setattr(room, "decode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     heard, told = os.pipe()
     if (child := os.fork()) == 0:
-        room._child(PLENTY, 0, 1, told)
+        room._child(False, PLENTY, 0, 1, told)
     os.close(told)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL and os.read(heard, 10) == b""
     os.close(heard)
@@ -145,9 +145,21 @@ def test_whatever_a_child_raises_is_a_report(monkeypatch):
         monkeypatch.setattr(room, "decode", broken)
         heard, told = os.pipe()
         if (child := os.fork()) == 0:
-            room._child(PLENTY, 0, 1, told)
+            room._child(False, PLENTY, 0, 1, told)
         assert os.waitpid(child, 0)[1] == 0
         assert json.loads(os.read(heard, 4096))["status"] == status
+
+
+def test_channels_apart_are_all_read_and_count_as_one_recording_after_another(intake, clips, tmp_path):
+    left, right = (read_audio(str(clip))[:RATE_HZ] for clip in clips[:2])
+    soundfile.write(tmp_path / "call.wav", np.stack([left, right], axis=1), RATE_HZ, subtype="FLOAT")
+    found = intake.read(tmp_path / "call.wav", PLENTY, apart=True)
+    np.testing.assert_array_equal(found, np.stack([left, right]))
+    with pytest.raises(Refused, match="may last") as refused:
+        intake.read(tmp_path / "call.wav", replace(PLENTY, duration_seconds=1.5), apart=True)
+    assert refused.value.status == 422
+    assert len(intake.read(tmp_path / "call.wav", replace(PLENTY, duration_seconds=1.5))) == RATE_HZ
+    assert intake.read(clips[0], PLENTY, apart=True).shape == (1, len(intake.read(clips[0], PLENTY)))
 
 
 def test_readers_at_once_get_each_his_own(intake, clips):

@@ -9,8 +9,10 @@ import numpy as np
 import openai
 import pysubs2
 import pytest
+import soundfile
 import srt
 
+from glmasr.channels import transcribe_apart
 from glmasr.frontend.audio import read_audio, write_audio
 from glmasr.serving.rest import _events
 from glmasr.serving.service import Limits, Service
@@ -135,6 +137,26 @@ def test_options_are_those_of_the_request(ask, transcriber, talk):
     assert found.text == chosen.transcribe_file(str(talk)).text
 
 
+def test_channels_apart_are_a_speaker_each(client, transcriber, clips, tmp_path):
+    first, second = (read_audio(str(clip)) for clip in clips[:2])
+    silence = np.zeros(len(first) + RATE_HZ, np.float32)
+    sides = [np.concatenate([first, np.zeros(RATE_HZ + len(second), np.float32)]), np.concatenate([silence, second])]
+    call = tmp_path / "call.wav"
+    soundfile.write(call, np.stack(sides, axis=1), RATE_HZ, subtype="FLOAT")
+
+    def ask(form):
+        extra = {"channels": "apart"}
+        return client.audio.transcriptions.create(file=call, model="mine", response_format=form, extra_body=extra)
+
+    expected, found = transcribe_apart(transcriber, str(call)).segments, ask("verbose_json").segments
+    assert [(one.speaker, one.text, one.start) for one in found] == [
+        (one.speaker, one.text, pytest.approx(one.start_seconds, abs=0.001)) for one in expected
+    ]
+    assert [one.speaker for one in found] == ["Speaker 1", "Speaker 2"]
+    shown = [cue.content for cue in srt.parse(ask("srt"))]
+    assert shown[0].startswith("Speaker 1: ") and any(one.startswith("Speaker 2: ") for one in shown)
+
+
 def test_models(client, url):
     assert [model.id for model in client.models.list()] == ["mine"]
     assert client.models.retrieve("mine").owned_by == "glmasr"
@@ -155,6 +177,8 @@ def test_models(client, url):
         ({"response_format": "srt", "stream": True}, "stream"),
         ({"extra_body": {"gain": "perhaps"}}, "gain"),
         ({"extra_body": {"script": "runes"}}, "script"),
+        ({"extra_body": {"channels": "left"}}, "channels"),
+        ({"extra_body": {"channels": "apart"}, "stream": True}, "channels"),
     ],
 )
 def test_a_mistake_is_named(ask, options, param):
