@@ -6,7 +6,7 @@ Nothing here imports torch, so that a program which only transcribes starts in a
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from glmasr.speech import InputError
 from glmasr.text.tokenizer import Tokenizer, open_tokenizer
 
 FORMAT = 1
-FACTS, GRAPH = "export.json", "model.onnx"
+FACTS, GRAPH, STREAMING = "export.json", "model.onnx", "streaming.onnx"
+TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
 NEVER = -1e4
 """A log-probability so low that its token is never chosen, and finite, as sums over paths ask."""
 
@@ -74,6 +75,50 @@ def without(log_probs: Float[np.ndarray, "T V"], tokens: Sequence[int]) -> Float
     return found - np.log(np.exp(found).sum(-1, keepdims=True))
 
 
+class ExportedStream:
+    """One recording that comes bit by bit, through the streaming graph; as `model.streaming.Stream`.
+
+    `about` is what the export says of the graph: shapes of its first `state`, samples of a frame, a window and a hop.
+    """
+
+    def __init__(
+        self,
+        graph: onnxruntime.InferenceSession,
+        about: Mapping[str, Any],
+        chunk_frames: int,
+        left_chunks: int | None = None,
+    ):
+        self.graph, self.chunk_samples = graph, chunk_frames * about["frame_samples"]
+        self.window_samples = about["window_samples"]
+        self.again_samples = self.window_samples - about["hop_samples"]
+        self.kept = None if left_chunks is None else left_chunks * chunk_frames
+        types = {one.name: TYPES[one.type] for one in graph.get_inputs()}
+        self.state = {name: np.zeros(shape, types[name]) for name, shape in about["state"].items()}
+        self.waiting = np.zeros(0, np.float32)
+        self.is_begun = False
+
+    def hear(self, samples: np.ndarray, last: bool = False) -> Float[np.ndarray, "T V"]:
+        """Log-probabilities of the frames of every chunk that these samples (N) complete; `last` ends the stream."""
+        waiting = np.concatenate([self.waiting, samples])
+        found = []
+        while len(waiting) >= self.chunk_samples + self.again_samples:
+            found.append(self._chunk(waiting[: self.chunk_samples + self.again_samples]))
+            waiting = waiting[self.chunk_samples :]
+        if last and (len(waiting) >= self.window_samples or (len(waiting) and not self.is_begun)):
+            found.append(self._chunk(waiting))
+        self.waiting = waiting[:0] if last else waiting.copy()
+        width = self.graph.get_outputs()[0].shape[-1]
+        return np.concatenate(found) if found else np.zeros((0, width), np.float32)
+
+    def _chunk(self, samples: np.ndarray) -> np.ndarray:
+        scores, *rest = (np.asarray(part) for part in self.graph.run(None, {"waveform": samples, **self.state}))
+        self.state, self.is_begun = dict(zip(self.state, rest, strict=True)), True
+        if self.kept is not None:
+            first = max(0, self.state["keys"].shape[3] - self.kept)
+            self.state |= {name: self.state[name][:, :, :, first:] for name in ("keys", "values")}
+        return scores[0]
+
+
 class Exported:
     """An encoder with its CTC head, and the tokenizer, as `Bundle` is one with weights."""
 
@@ -91,6 +136,22 @@ class Exported:
     def session(self) -> onnxruntime.InferenceSession:
         """The whole graph: `waveform` (B, N), `lengths` (B) → `log_probs` (B, T, V), `frames` (B), `context`."""
         return session(self.folder / GRAPH)
+
+    @cached_property
+    def streaming_session(self) -> onnxruntime.InferenceSession:
+        """The graph of `ExportedStream`; InputError where the export has none."""
+        if not self.can_stream:
+            raise InputError(f"{self.folder} hears whole recordings only: export the bundle again with --streaming")
+        return session(self.folder / STREAMING)
+
+    @property
+    def can_stream(self) -> bool:
+        """Whether it was exported with --streaming, by a version that said all there is to know of it."""
+        return (self.folder / STREAMING).is_file() and "frame_samples" in self.facts["parity"]
+
+    def stream(self, chunk_frames: int, left_chunks: int | None = None) -> ExportedStream:
+        """A recording about to begin, in chunks of 40 ms frames that see so many chunks before them, None: all."""
+        return ExportedStream(self.streaming_session, self.facts["parity"], chunk_frames, left_chunks)
 
     @property
     def size_bytes(self) -> int:

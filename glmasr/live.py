@@ -5,16 +5,14 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 import numpy as np
-import torch
 
 from glmasr.decoding.streaming import Greedy
 from glmasr.frontend.gain import GainState
 from glmasr.frontend.pieces import LEAD_FRAMES, LEAST_SECONDS, SHORT_PROBABILITY, SHORT_SECONDS
 from glmasr.frontend.vad import FRAME_SAMPLES, FRAME_SECONDS, VadState, speech_probabilities
-from glmasr.model import streaming
 from glmasr.speech import RATE_HZ, InputError, Segment
 from glmasr.transcriber import FRAME_SECONDS as ENCODER_FRAME_SECONDS
-from glmasr.transcriber import Transcriber, moved
+from glmasr.transcriber import Stream, Transcriber, moved
 
 ONSET, OFFSET = 0.5, 0.35
 """Probabilities of speech at which it begins and ends, Silero's own."""
@@ -44,7 +42,7 @@ class Stretch:
     """Speech that goes on: its samples, how much of it is speech, how long the pause it is in, and what is heard."""
 
     start_sample: int
-    state: streaming.State
+    stream: Stream
     samples: list[np.ndarray]
     fed: int = 0
     spoken_seconds: float = 0.0
@@ -107,9 +105,8 @@ class LiveTranscriber:
                 f"choose more than 0 and at least {SHORT_SECONDS:g}"
             )
         self.left_chunks = None if left_seconds is None else max(0, round(left_seconds / chunk_seconds))
-        if transcriber.recognizer is None:
-            raise InputError("live captions need the bundle itself: what was exported of it hears whole recordings")
-        self.transcriber, self.model = transcriber, transcriber.recognizer
+        self.transcriber = transcriber
+        self._begin()  # what cannot stream says so now
         self.endpoint_seconds, self.longest_seconds, self.rescoring = endpoint_seconds, longest_seconds, rescoring
         _, self.vad = speech_probabilities(np.zeros(LEAD_FRAMES * FRAME_SAMPLES, np.float32), VadState())
         self.level = GainState()
@@ -169,8 +166,8 @@ class LiveTranscriber:
         samples, self.level = gain.step(samples, probabilities, self.level)
         return samples, probabilities
 
-    def _begin(self) -> streaming.State:
-        return streaming.begin(self.model.encoder, self.transcriber.ear)
+    def _begin(self) -> Stream:
+        return self.transcriber.stream(self.chunk_frames, self.left_chunks)
 
     def _note(self, stretch: Stretch, probability: float) -> None:
         stretch.peak = max(stretch.peak, probability)
@@ -185,19 +182,7 @@ class LiveTranscriber:
     def _listen(self, stretch: Stretch, last: bool = False) -> None:
         fresh = np.concatenate([*stretch.samples[stretch.fed :], np.zeros(0, np.float32)])
         stretch.fed = len(stretch.samples)
-        model = self.model
-        context, stretch.state = streaming.step(
-            model.encoder,
-            self.transcriber.ear,
-            torch.from_numpy(fresh).to(self.transcriber.device),
-            stretch.state,
-            self.chunk_frames,
-            self.left_chunks,
-            last,
-        )
-        if context.shape[1]:
-            with torch.inference_mode():
-                stretch.heard = stretch.heard.extended(model.ctc(context)[0].float().log_softmax(-1).cpu())
+        stretch.heard = stretch.heard.extended(stretch.stream.hear(fresh, last))
 
     def _partial(self) -> list[Caption]:
         stretch = self.stretch

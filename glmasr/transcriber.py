@@ -2,11 +2,11 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -59,6 +59,14 @@ class Streaming:
             raise InputError("a chunk has 1 frame or more, and left_chunks is 0 or more, or null for all")
 
 
+class Stream(Protocol):
+    """One recording that comes bit by bit; it remembers what it has heard of it."""
+
+    def hear(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
+        """Log-probabilities (T, V) of the frames of every chunk that these samples (N) complete; `last` ends it."""
+        ...
+
+
 DECODINGS = (*SEARCHES, "streaming")
 """What `decoding` may be by name."""
 
@@ -107,6 +115,7 @@ class Transcriber:
         from glmasr.model.recognizer import parameter_count
 
         streaming = streaming_of(self.decoding)
+        self.view = view_of(streaming)
         try:
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError) as error:
@@ -120,7 +129,6 @@ class Transcriber:
         assert self.bundle.tokenizer is not None
         self.tokenizer = self.bundle.tokenizer
         self.ear = self.bundle.ear.to(device)
-        self.view = {"chunk_frames": streaming.chunk_frames, "left_chunks": streaming.left_chunks} if streaming else {}
         search = open_search(streaming.search if streaming else self.decoding, recognizer, self.tokenizer)
         self.opened: tuple[Recognizer | None, Search] = (recognizer, search)
         self.device = torch.device(device)
@@ -130,10 +138,12 @@ class Transcriber:
     def _open_exported(self, exported: Exported, device: str) -> None:
         if device != "cpu":
             raise InputError(f"what was exported runs on the CPU: leave device={device} out, or give the bundle itself")
-        if streaming_of(self.decoding):
-            raise InputError("decoding=streaming needs the bundle itself: with what was exported use ctc_greedy")
         self.bundle, self.tokenizer = exported, exported.tokenizer
-        self.opened = (None, open_search(self.decoding, None, self.tokenizer))
+        streaming = streaming_of(self.decoding)
+        self.view = view_of(streaming)
+        if streaming:
+            _ = exported.streaming_session  # what is missing is said now
+        self.opened = (None, open_search(streaming.search if streaming else self.decoding, None, self.tokenizer))
         self.training, self.parameters = exported.training, exported.parameters
 
     def _choose(
@@ -263,10 +273,30 @@ class Transcriber:
             features, feature_lengths = self.ear(waveform.to(self.device), lengths.to(self.device), **chunk)
             return self.recognizer(features, feature_lengths, **self.view)
 
+    @property
+    def can_stream(self) -> bool:
+        """Whether it hears recordings that come bit by bit."""
+        return not isinstance(self.bundle, Exported) or self.bundle.can_stream
+
+    def stream(self, chunk_frames: int, left_chunks: int | None = None) -> Stream:
+        """A recording about to begin, in chunks of 40 ms frames that see `left_chunks` before them, None: all.
+
+        InputError where an export hears whole recordings only.
+        """
+        if isinstance(self.bundle, Exported):
+            return Silenced(self.bundle.stream(chunk_frames, left_chunks), self.silenced)
+        from glmasr.model import streaming
+
+        assert self.recognizer is not None
+        return streaming.Stream(self.recognizer, self.ear, chunk_frames, left_chunks)
+
     def find(self, pieces: list[np.ndarray]) -> tuple[list[np.ndarray], list[list[Hypothesis]]]:
         """Log-probabilities (T, V) of the tokens in each piece, and the hypotheses of each."""
         if isinstance(self.bundle, Exported):
-            rows = [without(row, self.silenced) for row in self.bundle.log_probs(pieces)]
+            if self.view:
+                rows = [self.stream(**self.view).hear(piece, last=True) for piece in pieces]
+            else:
+                rows = [without(row, self.silenced) for row in self.bundle.log_probs(pieces)]
             return rows, self.search.find(rows)  # type: ignore[attr-defined]
         import torch
 
@@ -312,6 +342,18 @@ class Transcriber:
             )
             for group, time in zip(spoken, times, strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class Silenced:
+    """A stream in which some tokens cannot be."""
+
+    stream: Stream
+    tokens: Sequence[int]
+
+    def hear(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
+        """As the stream, without them."""
+        return without(self.stream.hear(samples, last), self.tokens)
 
 
 def piece_seconds_for(training: Mapping[str, Any]) -> float:
@@ -408,6 +450,11 @@ def streaming_of(decoding: str | Mapping[str, Any]) -> Streaming | None:
     settings = {name: value for name, value in decoding.items() if name != "_target_"}
     check_names(Streaming, settings, "decoding=streaming")
     return Streaming(**settings)
+
+
+def view_of(streaming: Streaming | None) -> dict[str, Any]:
+    """What `contextualize` is told of chunks."""
+    return {"chunk_frames": streaming.chunk_frames, "left_chunks": streaming.left_chunks} if streaming else {}
 
 
 def _as_found(value: Any) -> Any:

@@ -114,7 +114,7 @@ def test_live_hears_what_streaming_hears_of_each_stretch(folder, transcriber, ta
     stream = talk[: 512 * ((len(talk) - 2 * RATE_HZ) // 512) + 100]
 
     def noting(self, log_probs):
-        scores.append(log_probs)
+        scores.append(torch.from_numpy(log_probs))
         return extended(self, log_probs)
 
     def ending(self):

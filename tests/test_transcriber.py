@@ -1,5 +1,9 @@
 """Waveforms in, transcripts out: in order, whole, each as if it were alone."""
 
+import os
+import subprocess
+import sys
+
 import jaxtyping
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from glmasr.exporting.export import export
 from glmasr.frontend.audio import read_audio, resample, write_audio
 from glmasr.frontend.gain import Gain
 from glmasr.frontend.logmel import HOP_SAMPLES
+from glmasr.live import LiveTranscriber
 from glmasr.model.subsampling import STRIDE
 from glmasr.speech import FRAME_SECONDS, RATE_HZ, InputError, Segment, Word
 from glmasr.text.tokenizer import learn_characters, learn_mixed
@@ -322,13 +327,16 @@ def exported(speech, tmp_path_factory):
     tokenizer = learn_mixed(["abc de", "北京"], size=8, minimum_count=1, tags=True, languages=["en", "zh"])
     random_bundle(home / "bundle", tokenizer, labelled_minutes=1, utterances=20, language="zh")
     jaxtyping.config.update("jaxtyping_disable", True)  # shapes are no numbers while a graph is traced
-    export(home / "bundle", "onnx", home / "onnx", say=lambda text: None)
+    export(home / "bundle", "onnx", home / "onnx", streaming=True, say=lambda text: None)
     jaxtyping.config.update("jaxtyping_disable", False)
     return home
 
 
+STREAMING = "glmasr.transcriber.Streaming"
+
+
 @pytest.mark.parametrize("language", [None, "en"])
-@pytest.mark.parametrize("decoding", ["ctc_greedy", "ctc_beam"])
+@pytest.mark.parametrize("decoding", ["ctc_greedy", "ctc_beam", "streaming", {"_target_": STREAMING, "left_chunks": 1}])
 def test_what_was_exported_writes_what_the_bundle_writes(exported, speech, decoding, language):
     options = {"decoding": decoding, "language": language, "vad": False}
     bundle, onnx = (Transcriber(str(exported / name), **options) for name in ("bundle", "onnx"))
@@ -355,7 +363,6 @@ def test_a_variant_of_what_was_exported_speaks_its_language(exported, speech):
     "options, message",
     [
         ({"decoding": "joint"}, "decoding=joint needs the bundle itself"),
-        ({"decoding": "streaming"}, "decoding=streaming needs the bundle itself"),
         ({"device": "cuda"}, "runs on the CPU"),
         ({"language": "fr"}, "knows no 'fr': choose one of en, zh"),
     ],
@@ -363,6 +370,71 @@ def test_a_variant_of_what_was_exported_speaks_its_language(exported, speech):
 def test_what_was_exported_says_what_it_cannot_do(exported, options, message):
     with pytest.raises(InputError, match=message):
         Transcriber(str(exported / "onnx"), **options)
+
+
+def test_an_export_without_the_streaming_graph_says_how_to_get_it(exported):
+    (exported / "onnx" / "streaming.onnx").rename(exported / "away")
+    try:
+        with pytest.raises(InputError, match="whole recordings only: export the bundle again with --streaming"):
+            Transcriber(str(exported / "onnx"), decoding="streaming")
+        with pytest.raises(InputError, match="whole recordings only"):
+            LiveTranscriber(Transcriber(str(exported / "onnx")))
+        assert not Transcriber(str(exported / "onnx")).can_stream
+    finally:
+        (exported / "away").rename(exported / "onnx" / "streaming.onnx")
+
+
+@pytest.mark.parametrize("rescoring", [True, False])
+@pytest.mark.parametrize("left_seconds", [None, 0.64])
+def test_live_captions_of_an_export_are_those_of_the_bundle(exported, speech, left_seconds, rescoring):
+    pause = np.zeros(RATE_HZ, np.float32)
+    talk = np.concatenate([part for sentence in speech[:3] for part in (sentence, pause)])
+
+    def heard(name):
+        system = Transcriber(str(exported / name), language="en")
+        live = LiveTranscriber(system, 0.32, left_seconds, rescoring=rescoring)
+        blocks = [talk[start : start + 1000] for start in range(0, len(talk), 1000)]
+        captions = [caption for block in blocks for caption in live.hear(block)] + live.finish()
+        return [(one.segment.text, one.is_final, one.stable_text, one.language) for one in captions]
+
+    expected = heard("bundle")
+    assert len(expected) > 10 and sum(is_final for _, is_final, _, _ in expected) >= 3
+    assert heard("onnx") == expected
+
+
+def test_a_stream_of_an_export_names_no_other_language(exported, speech):
+    rows = {}
+    for name in ("bundle", "onnx"):
+        system = Transcriber(str(exported / name), language="en")
+        rows[name] = np.exp(system.stream(8, 1).hear(speech[0], last=True))
+    silenced = system.silenced
+    assert len(silenced) == 1 and (rows["onnx"][:, silenced] == 0).all()
+    assert np.abs(rows["onnx"] - rows["bundle"]).max() < 1e-3
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules |= dict.fromkeys(("torch", "torchaudio"))  # who imports either fails
+from glmasr.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("options", [["--stream"], ["decoding=streaming"]], ids=["live", "whole"])
+def test_an_export_streams_without_torch(exported, speech, tmp_path, options):
+    write_audio(str(tmp_path / "talk.wav"), np.concatenate(speech[:2]))
+
+    def printed(name, code):
+        words = ["transcribe", str(tmp_path / "talk.wav"), *options, "--bundle", str(exported / name)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment, check=False
+        )
+
+    found = printed("onnx", WITHOUT_TORCH)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == printed("bundle", "from glmasr.cli import main; main()").stdout and found.stdout.strip()
+    assert printed("bundle", WITHOUT_TORCH).returncode != 0
 
 
 def test_frames_last_as_long_as_the_ear_and_the_stem_make_them():

@@ -118,7 +118,7 @@ class Joint:
     recognizer: "Recognizer | None"
     tokenizer: Tokenizer
     beam: int = 10
-    ctc_weight: float = 0.3
+    ctc_weight: float = 0.8
     length_bonus: float = 0.0
     lm: str | None = None
     lm_weight: float = 0.3

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from math import exp
 
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
 from glmasr.decoding.hypothesis import Hypothesis
 from glmasr.text.tokenizer import BLANK
@@ -23,9 +23,9 @@ class Greedy:
     frames: int = 0
     last: int = BLANK
 
-    def extended(self, log_probs: Float[Tensor, "T V"]) -> "Greedy":
+    def extended(self, log_probs: Float[np.ndarray, "T V"]) -> "Greedy":
         """With some more frames. No token ever goes away or changes; the last one's end may move on."""
-        best, tokens = (part.tolist() for part in log_probs.max(-1))
+        best, tokens = log_probs.max(-1).tolist(), log_probs.argmax(-1).tolist()
         chosen, score = list(self.found.tokens), self.found.score
         starts, ends, confidences = list(self.found.starts), list(self.found.ends), list(self.found.confidences)
         last = self.last

@@ -3,7 +3,8 @@
 ONNX = """\
 # An export of glmasr for ONNX Runtime
 
-`glmasr transcribe --bundle FOLDER speech.wav` transcribes with it and needs no torch. By hand:
+`glmasr transcribe --bundle FOLDER speech.wav` transcribes with it and needs no torch; so do
+`--stream` and `glmasr serve` for live captions where it was exported with `--streaming`. By hand:
 
 ```python
 import numpy, onnxruntime, soundfile

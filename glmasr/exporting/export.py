@@ -17,7 +17,7 @@ import torch
 
 from glmasr.bundle import Bundle, open_bundle
 from glmasr.data.rhyme_test import NotFetched, RhymeTest
-from glmasr.exported import FACTS, FORMAT, GRAPH, is_exported, session
+from glmasr.exported import FACTS, FORMAT, GRAPH, STREAMING, is_exported, session
 from glmasr.exporting import cards, parity
 from glmasr.exporting.files import quantize, write_graph
 from glmasr.exporting.graphs import STATE, Chunk, ForSherpa, NextToken, Whole
@@ -182,14 +182,13 @@ def _onnx(
             "decoder", file, lambda graph: parity.decoder_parity(ear, recognizer, graph, heard[0]), int8, say
         )
     if streaming:
-        file = folder / "streaming.onnx"
+        file = folder / STREAMING
         inputs = {"waveform": several[0], **parity.second_state(ear, recognizer, several[0])}
         axes = {"waveform": {0: "N"}, "log_probs": {1: "T"}}
         axes |= {name: {3: "P"} for name in ("keys", "values", "next_keys", "next_values")}
         outputs = ("log_probs", *(f"next_{name}" for name in STATE))
         write_graph(file, Chunk(ear, recognizer), inputs, outputs, axes, facts)
-        first = {name: list(value.shape) for name, value in parity.first_state(ear, recognizer).items()}
-        told |= {"state": first, "chunk_frames": CHUNK_FRAMES}
+        told |= {"chunk_frames": CHUNK_FRAMES, **parity.about_stream(ear, recognizer)}
         told |= _checked(
             "streaming",
             file,

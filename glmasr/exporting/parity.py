@@ -1,9 +1,10 @@
 """A bundle, the graphs made of it and real speech in, how far they are apart out."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from glmasr.decoding.ctc import greedy
-from glmasr.exported import together
-from glmasr.exporting.graphs import STATE, ForSherpa, state_tensors
+from glmasr.exported import ExportedStream, together
+from glmasr.exporting.graphs import ForSherpa, state_tensors
 from glmasr.frontend.logmel import HOP_SAMPLES, WINDOW_SAMPLES, LogMel
 from glmasr.frontend.pipeline import Ear
 from glmasr.model import streaming
@@ -96,8 +97,7 @@ def chunk_parity(
 ) -> Parity:
     """Of the streaming graph on one waveform (N), against `model.streaming`, which is handed the whole of it."""
     context = streaming.stream(recognizer.encoder, exact(ear), [torch.from_numpy(waveform)], chunk_frames)
-    begun = {name: value.numpy() for name, value in first_state(ear, recognizer).items()}
-    found = stream(graph, begun, waveform, chunk_frames)
+    found = ExportedStream(graph, about_stream(ear, recognizer), chunk_frames).hear(waveform, last=True)
     return Parity.of(recognizer.ctc(context).log_softmax(-1)[0], found)
 
 
@@ -106,27 +106,18 @@ def first_state(ear: Ear, recognizer: Recognizer) -> dict[str, Tensor]:
     return state_tensors(streaming.begin(recognizer.encoder, ear))
 
 
+def about_stream(ear: Ear, recognizer: Recognizer) -> dict[str, Any]:
+    """What `ExportedStream` has to know of the streaming graph: shapes of the first state, samples by which it goes."""
+    shapes = {name: list(value.shape) for name, value in first_state(ear, recognizer).items()}
+    samples = {"frame_samples": STRIDE * HOP_SAMPLES, "window_samples": WINDOW_SAMPLES, "hop_samples": HOP_SAMPLES}
+    return {"state": shapes, **samples}
+
+
 @torch.inference_mode()
 def second_state(ear: Ear, recognizer: Recognizer, waveform: Tensor) -> dict[str, Tensor]:
     """The state behind a waveform (N): what is empty at first is not empty there, which tracing needs."""
     begun = streaming.begin(recognizer.encoder, ear)
     return state_tensors(streaming.chunk(recognizer.encoder, ear, waveform, begun, 1, None)[1])
-
-
-def stream(
-    graph: onnxruntime.InferenceSession, state: Mapping[str, np.ndarray], waveform: np.ndarray, chunk_frames: int
-) -> np.ndarray:
-    """log_probs (T, V) of a waveform (N) that goes through the streaming graph chunk by chunk."""
-    size, found = chunk_frames * STRIDE * HOP_SAMPLES, []
-    past: dict[str, np.ndarray] = dict(state)
-    for start in range(0, max(len(waveform) - WINDOW_SAMPLES + HOP_SAMPLES, 1), size):
-        heard = waveform[start : start + size + WINDOW_SAMPLES - HOP_SAMPLES]
-        if start and len(heard) < WINDOW_SAMPLES:
-            break
-        scores, *rest = (np.asarray(part) for part in graph.run(None, {"waveform": heard, **past}))
-        past = dict(zip(STATE, rest, strict=True))
-        found.append(scores[0])
-    return np.concatenate(found)
 
 
 @torch.inference_mode()

@@ -27,9 +27,10 @@ DAMAGED = (soundfile.SoundFileError, OSError, Unplayable)
 WRITTEN_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 ENCODINGS = {"flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS")}
 ENCODED_SAMPLES = 1 << 16
+"""Handed to an encoder at a time: Ogg's overflow the stack on a long waveform."""
+
 LOUDEST = 2.0**31
 """Some write integers of 32 bits as floats, as they are; what is beyond was never recorded."""
-"""Handed to an encoder at a time: Ogg's overflow the stack on a long waveform."""
 
 GSM_RATE_HZ = 8_000
 OPUS_KBPS = range(6, 257)
@@ -77,8 +78,8 @@ def read_audio(
             raise UnreadableAudio(message, "damaged") from error
         if not len(channels):
             raise _nothing_at(source, offset_seconds, file)
+        _check_samples(channels, source)  # before the average, in which two wrongs can look right
         waveform = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
-        _check_samples(waveform, source)
         waveform = resample(waveform, file.samplerate, rate_hz)
         if not len(waveform):
             raise _nothing_at(source, offset_seconds, file)
@@ -107,8 +108,8 @@ def read_blocks(
             except DAMAGED as error:
                 message = f"{_name(path)} is damaged ({error}); encode it again or remove it"
                 raise UnreadableAudio(message, "damaged") from error
+            _check_samples(channels, path)
             waveform = channels.mean(axis=1) if channel is None else channels[:, channel]
-            _check_samples(waveform, path)
             is_last = len(waveform) < count
             if stream is not None:
                 waveform = stream.resample_chunk(waveform, last=is_last)
@@ -222,9 +223,9 @@ def _opened(source: str | bytes) -> soundfile.SoundFile | Container:
         raise UnreadableAudio(message, "not audio") from error
 
 
-def _check_samples(waveform: np.ndarray, source: str | bytes) -> None:
+def _check_samples(samples: np.ndarray, source: str | bytes) -> None:
     """UnreadableAudio where a float file holds what no recorder writes, and no square of it fits a float32."""
-    peak = max(waveform.max(initial=0.0), -waveform.min(initial=0.0))  # NaN where any is
+    peak = max(samples.max(initial=0.0), -samples.min(initial=0.0))  # NaN where any is
     if not np.isfinite(peak):
         message = f"{_name(source)} holds samples that are not finite; encode it again or remove it"
         raise UnreadableAudio(message, "not finite")

@@ -8,6 +8,7 @@ number of streams may share one.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +19,7 @@ from glmasr.frontend.pipeline import Ear
 from glmasr.model.attention import RotaryAttention, rotary_angles, rotate
 from glmasr.model.conformer import ConformerBlock, Convolution
 from glmasr.model.encoder import Encoder
+from glmasr.model.recognizer import Recognizer
 from glmasr.model.subsampling import STRIDE, Subsampling
 
 
@@ -180,6 +182,21 @@ def convolve(
 def replaced(state: State, samples: Tensor) -> State:
     """The same state with other samples waiting."""
     return State(**{**vars(state), "samples": samples})
+
+
+class Stream:
+    """One recording that comes bit by bit, heard by a recognizer: where its state is kept."""
+
+    def __init__(self, recognizer: Recognizer, ear: Ear, chunk_frames: int, left_chunks: int | None = None):
+        self.recognizer, self.ear, self.view = recognizer, ear, (chunk_frames, left_chunks)
+        self.state = begin(recognizer.encoder, ear)
+
+    @torch.inference_mode()
+    def hear(self, samples: Float[np.ndarray, " N"], last: bool = False) -> Float[np.ndarray, "T V"]:
+        """Log-probabilities of the frames of every chunk that these samples complete; `last` ends the stream."""
+        heard = torch.from_numpy(samples).to(self.state.samples)
+        context, self.state = step(self.recognizer.encoder, self.ear, heard, self.state, *self.view, last)
+        return self.recognizer.ctc(context)[0].float().log_softmax(-1).cpu().numpy()
 
 
 def stream(

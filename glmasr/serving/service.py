@@ -10,20 +10,18 @@ from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from math import ceil, isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 from weakref import WeakSet
 
 import numpy as np
 
 from glmasr.channels import merged
+from glmasr.live import LiveTranscriber
 from glmasr.serving.intake import Allowance, Intake, Refused
 from glmasr.serving.turns import Recording, Turns
 from glmasr.speech import RATE_HZ, InputError, System, Transcript
 from glmasr.text.written import written
 from glmasr.transcriber import Piece, Transcriber
-
-if TYPE_CHECKING:
-    from glmasr.live import LiveTranscriber
 
 VARIANTS = 32
 """Views of the system, one for each choice of options, that are kept."""
@@ -136,19 +134,17 @@ class Service:
             finally:
                 whole.cancel()
 
-    def live(self, options: Options = DEFAULT) -> "LiveTranscriber":
+    def live(self, options: Options = DEFAULT) -> LiveTranscriber:
         """A new stream, counted for as long as anybody keeps it; Refused: 429 too many, 501 it cannot, 503 it ends.
 
         Its `hear` and `finish` belong into `run`.
         """
         if self.is_draining:
             raise closing()
-        if not isinstance(self.system, Transcriber) or self.system.recognizer is None:
+        if not isinstance(self.system, Transcriber) or not self.system.can_stream:
             raise Refused(501, f"'{self.name}' hears whole recordings only: send a file, or serve a bundle")
         if len(self.streams) >= self.limits.streams:
             raise Refused(429, f"all {self.limits.streams} live streams are taken: try again later", 10.0)
-        from glmasr.live import LiveTranscriber  # needs torch, which a service of files alone does without
-
         transcriber = self.variant(options)
         assert isinstance(transcriber, Transcriber)
         stream = LiveTranscriber(transcriber)

@@ -19,7 +19,7 @@ def test_in_chunks_it_is_greedy_ctc(size):
     for seed in range(5):
         log_probs, found, before = scores(97, seed), Greedy(), ()
         for chunk in log_probs.split(size):
-            found = found.extended(chunk)
+            found = found.extended(chunk.numpy())
             assert found.found.tokens[: len(before)] == before
             before = found.found.tokens
         expected = ctc.greedy(log_probs)
@@ -30,6 +30,6 @@ def test_in_chunks_it_is_greedy_ctc(size):
 
 
 def test_a_beginning_stands_alone():
-    found = Greedy().extended(scores(60))
+    found = Greedy().extended(scores(60).numpy())
     part = found.settled(3)
     assert part.tokens == found.found.tokens[:3] and part.ends == found.found.ends[:3]

@@ -96,7 +96,13 @@ def test_a_stretch_over_the_end_stops_there(tmp_path):
 
 
 def spoiled(kind: str) -> bytes:
-    floats = {"nan": [0.0, np.nan, 0.1], "inf": [0.0, -np.inf], "huge": [0.1, -1e38], "no samples": []}
+    floats = {
+        "nan": [0.0, np.nan, 0.1],
+        "inf": [0.0, -np.inf],
+        "huge": [0.1, -1e38],
+        "huge pair": [[1e38, -1e38]],
+        "no samples": [],
+    }
     if kind in floats:
         stream = io.BytesIO()
         waveform = np.array(floats[kind], np.float32)
@@ -113,6 +119,7 @@ def spoiled(kind: str) -> bytes:
         ("nan", "not finite"),
         ("inf", "not finite"),
         ("huge", "damaged"),
+        ("huge pair", "damaged"),
         ("no samples", "no samples"),
     ],
 )
@@ -125,6 +132,13 @@ def test_a_spoiled_file_is_named_with_its_cause(tmp_path, kind, cause):
         assert error.value.cause == cause
     with pytest.raises(UnreadableAudio, match=r"spoiled\.wav"):
         read_audio(str(path))
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf", "huge", "huge pair"])
+def test_samples_nobody_recorded_are_found_block_by_block(tmp_path, kind):
+    (tmp_path / "spoiled.wav").write_bytes(spoiled(kind))
+    with pytest.raises(UnreadableAudio, match=r"spoiled\.wav"):
+        list(read_blocks(str(tmp_path / "spoiled.wav"), 1.0))
 
 
 @pytest.mark.parametrize(("offset", "duration"), [(0.5, None), (-1.0, None), (7.0, 1.0), (0.1, 0.0)])

@@ -43,7 +43,10 @@ def test_what_was_exported_is_transcribed_without_torch(home, rhyme_root):
     denied = glmasr("transcribe", clips[0], "--bundle", home / "bundle", code=WITHOUT_TORCH)
     assert denied.returncode == 1 and "torch" in denied.stderr
     refused = glmasr("transcribe", clips[0], "--stream", "--bundle", home / "onnx")
-    assert refused.returncode == 1 and "what was exported of it hears whole recordings" in refused.stderr
+    assert (
+        refused.returncode == 1
+        and "hears whole recordings only: export the bundle again with --streaming" in refused.stderr
+    )
 
 
 def test_what_export_needs_is_named(home):
