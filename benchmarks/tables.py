@@ -244,8 +244,8 @@ TAIL = """## What was made cheap, and what it cost in accuracy
   masks after 400 steps 2.607 and 2.595 (two seeds), with a plain second convolution 2.528 (one): it costs a little.
   Kernels are 15; with 31 it is 2.651 (`benchmarks/learning.py`, docs/LOG.md).
 - Codebooks are 4 × 256 instead of one of 8192: what objectives are worth with them is in `docs/LOG.md`.
-- Dropout: after 2,000 steps of reconstruction without it, the frozen probe is 1.708 and 1.707 nats (two seeds), with 0.1
-  it is 1.773 and 1.776 (docs/LOG.md): at this length it costs both time and accuracy. The default stays 0.1, since a
+- Dropout: after 2,000 steps of reconstruction without it, the frozen probe is 1.708 and 1.707 nats (two seeds), with
+  0.1 it is 1.773 and 1.776 (docs/LOG.md): at this length it costs both time and accuracy. The default stays 0.1, as a
   bundle hands it on to fine-tuning; `+model.encoder.dropout=0.0` saves what the table says.
 
 ## Why figures fall short, where they do
