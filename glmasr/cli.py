@@ -25,8 +25,8 @@ STREAM_SECONDS = 0.1
 """As a microphone would hand it over."""
 
 DEMO_BUNDLE = "runs/demo/pretrained/bundle"
-OFFLOAD_HELP = "keep the weights in main memory: for a model larger than the GPU that --device names"
 """Where `make demo` leaves the better of its two."""
+OFFLOAD_HELP = "keep the weights in main memory: for a model larger than the GPU that --device names"
 
 SERVE_EPILOG = """\
 examples:
@@ -456,6 +456,8 @@ def _system(args: argparse.Namespace) -> Any:
             )
         from glmasr.evaluation.baselines import Whisper
 
+        if args.offload:
+            raise InputError("--offload is for bundles: Whisper's weights stay on its --device, so leave it out")
         return Whisper(model, language=args.language, device=args.device)
     from glmasr.transcriber import Transcriber
 

@@ -97,6 +97,8 @@ class Transcriber:
     ):
         if isinstance(decoding, str) and decoding not in DECODINGS:
             raise InputError(f"decoding '{decoding}' is unknown: choose one of {', '.join(DECODINGS)}")
+        if offload and device == "cpu":
+            raise InputError("offload keeps weights in main memory, where device=cpu has them: leave it out")
         self.decoding = decoding
         self.name = name or Path(bundle).resolve().parent.name
         if is_exported(bundle):
@@ -121,8 +123,6 @@ class Transcriber:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0].split(". ")[0]
             raise InputError(f"device '{device}' cannot be used here ({reason}): try device=cpu") from error
-        if offloads and torch.device(device).type == "cpu":
-            raise InputError("offload keeps weights in main memory, where device=cpu has them: leave it out")
         self.bundle: Bundle | Exported = open_bundle(folder)
         recognizer = self.bundle.recognizer()
         recognizer = offload(recognizer, device) if offloads else recognizer.to(device)

@@ -236,7 +236,10 @@ def _broken(text: str) -> tuple[str, ...]:
 
 
 def _timed(shown: list[list[Word]], duration_seconds: float) -> list[Cue]:
-    """From the first word to the last, and on for as long as reading takes, if nothing else comes."""
+    """From the first word to the last, and on for as long as reading takes, if nothing else comes.
+
+    Two who speak at once share the time by how much they say, or the first one's cue would be over as it begins.
+    """
     made: list[Cue] = []
     starts = [max(unit[0].start_seconds, 0.0) for unit in shown]
     for i, unit in enumerate(shown):
@@ -245,6 +248,11 @@ def _timed(shown: list[list[Word]], duration_seconds: float) -> list[Cue]:
         end = min(max(unit[-1].end_seconds, start), start + LONGEST_SECONDS)
         wanted = max(end, start + SHORTEST_SECONDS, start + min(_width(text) / WIDTH_PER_SECOND, LONGEST_SECONDS))
         limit = starts[i + 1] if i + 1 < len(shown) else max(duration_seconds, end)
+        if limit < min(end, start + SHORTEST_SECONDS):
+            other = shown[i + 1]
+            widths = _width(text), _width("".join(word.text for word in other).strip())
+            both = max(end, other[-1].end_seconds) - start
+            limit = max(limit, start + min(both * widths[0] / sum(widths), LONGEST_SECONDS))
         made.append(Cue(_broken(text), start, max(min(wanted, limit), min(end, max(limit, start)))))
     return made
 

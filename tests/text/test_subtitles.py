@@ -161,6 +161,14 @@ def test_tables():
     assert write_words(TRANSCRIPT).splitlines()[1:] == ["0.000\t0.512\t0.988\t你", "0.600\t1.000\t1.000\t好"]
 
 
+def test_two_who_speak_at_once_share_the_time():
+    first, second = Segment("yes yes", 0.0, 1.0, speaker="A"), Segment("no", 0.0, 1.2, speaker="B")
+    shown = cues(Transcript("yes yes no", 1.2, (first, second)))
+    assert [cue.lines for cue in shown] == [("A: yes yes",), ("B: no",)]
+    assert shown[0].start_seconds == 0.0 and shown[1].start_seconds == shown[0].end_seconds
+    assert shown[0].end_seconds == pytest.approx(1.2 * 10 / 15) and shown[1].end_seconds == pytest.approx(1.2)
+
+
 def test_speakers_are_named_where_they_begin_and_share_no_cue():
     said = [("yes", 0.0, "A"), ("I see", 0.5, "A"), ("no", 1.0, "B"), ("why", 1.4, "A")]
     segments = tuple(Segment(t, at, at + 0.3, (Word(t, at, at + 0.3),), who) for t, at, who in said)
