@@ -259,7 +259,7 @@ TAIL = """## What was made cheap, and what it cost in accuracy
 - Raw-wave peers grow less with their width than ours, since at 7 M most of their work is the convolutions over the
   waveform; so the ratio to them falls at 28 M.
 - WeNet and NeMo are left out: they were not tried.
-- Loading: what `make pretrain` does to a waveform by default (noise, rooms, speed, codecs) takes a process a fifth of
+- Loading: what `make pretrain` does to a waveform by default (speed and noise) takes a process a fifth of
   the time that a step takes on both cores, and a worker takes it from the same two cores.
 """
 
