@@ -1,6 +1,5 @@
 """This machine in, what it can do at most out: sgemm and copying, measured in the run they are compared with."""
 
-import math
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from glmasr.evaluation.report import surroundings
-from glmasr.planning.workload import of_convolution
+from glmasr.planning.workload import COUNTED
 
 SIDE, FLOATS, TRIES = 2048, 2**26, 5
 """Of a square matrix, and of an array larger than any cache."""
@@ -55,25 +54,9 @@ def seconds(work: Callable[[], object], clock: Clock = time.perf_counter) -> flo
 
 def operations(work: Callable[[], object]) -> float:
     """Of its matrix products, convolutions and attention, as executed."""
-    aten = torch.ops.aten
-    counts: dict[Any, Any] = {
-        aten.convolution_backward: of_convolution,
-        aten._scaled_dot_product_flash_attention_for_cpu: of_attention,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: of_attention_backward,
-    }
-    with FlopCounterMode(display=False, custom_mapping=counts) as counter:
+    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
         work()
     return float(counter.get_total_flops())
-
-
-def of_attention(query, key, *more, **options) -> int:
-    """Of the fused kernel of CPUs, which torch does not count: scores, and what they mix."""
-    return 4 * math.prod(query) * key[-2]
-
-
-def of_attention_backward(outward, query, key, *more, **options) -> int:
-    """Scores once more, and four products like them."""
-    return 10 * math.prod(query) * key[-2]
 
 
 def about(*packages: str) -> dict[str, Any]:

@@ -111,11 +111,13 @@ def training(found: Row) -> Iterator[str]:
         for row in rows:
             if OURS not in row["name"] or "noise" in row["name"]:
                 continue
-            own, peer = speed[row["name"]], max(log_mel, key=log_mel.__getitem__, default=None)
+            dropout = row["name"].partition(", dropout=")[2]
+            alike = [name for name in log_mel if name.partition(", dropout=")[2] == dropout]
+            own, peer = speed[row["name"]], max(alike, key=log_mel.__getitem__, default=None)
             label = f"{size}, {row['name']}"
             if peer is not None:
                 yield goal(f"{label}: times {peer}, the fastest log-mel peer", own / log_mel[peer], 2)
-            if conformer:
+            if conformer and not dropout:
                 yield goal(f"{label}: times Wav2Vec2Conformer", own / conformer[0], 10)
             yield goal(f"{label}: share of the sgemm peak", row["mfu"], 0.55)
     yield ""

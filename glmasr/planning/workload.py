@@ -40,9 +40,6 @@ PRODUCTS = ("aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm")
 """Bound by arithmetic; everything else is bound by memory."""
 
 
-CONVOLVED_BACK = torch.ops.aten.convolution_backward
-
-
 @dataclass(frozen=True)
 class Growth:
     """A quantity of a batch of `utterances` with `frames` encoder frames each."""
@@ -277,7 +274,7 @@ class Tracing(TorchDispatchMode):
     def __init__(self, module: nn.Module, frames: int | None):
         super().__init__()
         self.frames = frames
-        self.flop_counter = FlopCounterMode(display=False, custom_mapping={CONVOLVED_BACK: of_convolution})
+        self.flop_counter = FlopCounterMode(display=False, custom_mapping=COUNTED)
         self.own = {tensor.untyped_storage()._cdata for tensor in module.parameters()}
         self.kept: dict[int, Tensor] = {}
         self.calls = self.moved = 0
@@ -341,3 +338,21 @@ def of_convolution(outward, x, weight, *more, output_mask=None, out_shape=None, 
     mask = output_mask if output_mask is not None else more[-1]
     places = math.prod(outward) // outward[1]
     return 2 * places * math.prod(weight) * (bool(mask[0]) + bool(mask[1]))
+
+
+def of_attention(query, key, *more, **options) -> int:
+    """Of the fused kernel of CPUs, which torch does not count: scores, and what they mix."""
+    return 4 * math.prod(query) * key[-2]
+
+
+def of_attention_backward(outward, query, key, *more, **options) -> int:
+    """Scores once more, and four products like them."""
+    return 10 * math.prod(query) * key[-2]
+
+
+COUNTED = {
+    torch.ops.aten.convolution_backward: of_convolution,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: of_attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: of_attention_backward,
+}
+"""Operations that torch's FlopCounterMode counts wrongly or not at all, as its `custom_mapping`."""

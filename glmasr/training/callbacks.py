@@ -16,6 +16,7 @@ from torch import Tensor
 
 from glmasr.speech import Batch, InputError
 from glmasr.training.checkpoints import found, replace_file, step_of
+from glmasr.training.loggers import is_logged
 
 
 class Interrupted(Exception):
@@ -167,8 +168,9 @@ class Throughput(lightning.Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch: Batch, batch_index) -> None:
         self.audio_seconds += batch.seconds
-        speed = self.audio_seconds * trainer.world_size / (time.perf_counter() - self.started)
-        module.log("train/audio_seconds_per_second", speed, prog_bar=True)
+        if is_logged(trainer, trainer.global_step):
+            speed = self.audio_seconds * trainer.world_size / (time.perf_counter() - self.started)
+            module.log("train/audio_seconds_per_second", speed, prog_bar=True)
 
 
 class Lines(lightning.Callback):

@@ -16,6 +16,7 @@ from glmasr.objective.recognition import Recognition
 from glmasr.speech import Batch
 from glmasr.text.errors import count_errors
 from glmasr.text.tokenizer import Tokenizer
+from glmasr.training.loggers import is_logged
 from glmasr.training.optimizer import Schedule, layer_groups, scheduled
 from glmasr.training.pretrain import step_rng
 from glmasr.transcriber import Streaming
@@ -84,8 +85,9 @@ class Finetuning(lightning.LightningModule):
         heard = self.recognizer.hear(layers[-1], frame_lengths)
         middle = layers[max(0, len(layers) // 2 - 1)]
         loss = self.joint(self.recognizer, heard, batch.tokens, batch.token_lengths, middle)
-        for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
-            self.log(f"train/{name}", value, prog_bar=True)
+        if self._trainer and is_logged(self._trainer, self.global_step + 1):
+            for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
+                self.log(f"train/{name}", value, prog_bar=True)
         return loss.total
 
     def on_validation_epoch_start(self) -> None:

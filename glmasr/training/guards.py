@@ -14,6 +14,7 @@ from torch import Tensor
 from glmasr.bundle import load_weights, save_weights
 from glmasr.speech import Batch, InputError
 from glmasr.training.checkpoints import Damaged, check, found, step_of
+from glmasr.training.loggers import is_logged
 
 REMEMBERED = 50
 """Losses that a spike is measured against: their median."""
@@ -93,7 +94,8 @@ class Guards(lightning.Callback):
         loss = trainer.strategy.reduce(self.loss, reduce_op="mean") if trainer.world_size > 1 else self.loss
         bad = (~gradient_norm(module).isfinite()).float()
         self.unread, self.loss = (trainer.global_step, bad, loss), None
-        if trainer.world_size * trainer.accumulate_grad_batches > 1:
+        many = trainer.world_size * trainer.accumulate_grad_batches > 1
+        if many and is_logged(trainer, trainer.global_step + 1):
             module.log("train/update_loss", loss)
         skip(optimizer, module, bad)
         if self.streak >= self.bad_steps - 1:

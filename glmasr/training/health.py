@@ -16,6 +16,7 @@ from glmasr.speech import InputError
 from glmasr.training.callbacks import replace_file
 from glmasr.training.guards import gathered, local, rank, whole
 from glmasr.training.health_report import write_health_report
+from glmasr.training.loggers import is_logged
 from glmasr.training.pretrain import Pretraining, Seen
 
 # The floors. "Healthy" is what 20-step means were after step 100 in healthy runs of the 3 M model, with every objective
@@ -332,9 +333,10 @@ class Health(lightning.Callback):
     def on_train_batch_end(self, trainer, module: Pretraining, outputs, batch, batch_index) -> None:
         if self.count and trainer.global_step % self.every_steps == 0 and self.weights is not None:
             self.judge_window(trainer, module)
-        for name in LOGGED:  # at every step, as Lightning repeats them: a resumed run then writes the same rows
-            if name in self.last:
-                module.log(f"health/{name}", self.last[name])
+        if is_logged(trainer, trainer.global_step):  # also where nothing is new, so that a resumed run does the same
+            for name in LOGGED:
+                if name in self.last:
+                    module.log(f"health/{name}", self.last[name])
 
     def judge_window(self, trainer, module: Pretraining) -> None:
         """Measure, judge, and begin a new window; `Collapsed` where a rule is broken and the guard is on."""

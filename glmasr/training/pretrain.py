@@ -16,6 +16,7 @@ from glmasr.model.subsampling import STRIDE, stack_features
 from glmasr.objective.contract import Loss, Objective, View
 from glmasr.objective.masking import NO_CHUNKS, draw_chunk, draw_mask
 from glmasr.speech import Batch
+from glmasr.training.loggers import is_logged
 from glmasr.training.optimizer import Schedule, scheduled
 from glmasr.training.sharding import shard
 
@@ -106,8 +107,9 @@ class Pretraining(lightning.LightningModule):
         real = ~view.padding
         context, size = view.context.detach()[real][:SAMPLED_FRAMES], view.clean[real].abs().mean()
         self.seen = Seen(loss.total.detach(), loss.parts, context, size)
-        for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
-            self.log(f"train/{name}", value, prog_bar=name.endswith(ON_THE_BAR))
+        if self._trainer and is_logged(self._trainer, self.global_step + 1):
+            for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
+                self.log(f"train/{name}", value, prog_bar=name.endswith(ON_THE_BAR))
         return loss.total
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:

@@ -371,6 +371,7 @@ def finetune(config: Config) -> None:
     origin = open_bundle(source) if source else None
     # A bundle brings the shape it was trained with; the decoder's is in it too.
     kept = origin.config if origin else {"model": config["model"], "ear": config["frontend"]}
+    model = with_dropout(kept["model"], config["dropout"])
     reinitialized = fresh_blocks(config["reinitialized_blocks"], kept)
     known = kept_tokenizer(config["heads"], origin)
     if config["adapters"]["rank"] and not origin:
@@ -390,7 +391,7 @@ def finetune(config: Config) -> None:
     labelled = len(train)
     train = feasible(train, tokenizer, run.folder / "left_out.jsonl")
     seed_everything(config["seed"])
-    recognizer = build_recognizer(kept["model"], tokenizer.size)
+    recognizer = build_recognizer(model, tokenizer.size)
     size = describe(recognizer)
     if origin:
         start_from(recognizer, origin, reinitialized, grown.origins if grown else None)
@@ -450,13 +451,20 @@ def finetune(config: Config) -> None:
         save_bundle(
             run.folder / name,
             ear=kept["ear"],
-            model=kept["model"],
+            model=model,
             weights=weights,
             tokenizer=tokenizer,
             training=training | {"weights": name},
         )
     run.finish(**training)
     say(f"wrote {run.folder / 'bundle'} ({metric} {ranking[0][0]:.4f} at step {ranking[0][1]})")
+
+
+def with_dropout(model: Config, dropout: float | None) -> Config:
+    """A model's config with this dropout in encoder and decoder, None: with its own."""
+    if dropout is None:
+        return model
+    return {part: shape and shape | {"dropout": dropout} for part, shape in model.items()}
 
 
 def fresh_blocks(asked: int | str, kept: Config) -> int:

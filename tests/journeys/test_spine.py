@@ -149,7 +149,7 @@ def characters(desk) -> list[str]:
 
 def test_eight_utterances_are_learned_by_heart_and_become_subtitles(desk, tmp_path):
     """The whole way from labels to an SRT file: what was trained on is written again, with times inside the audio."""
-    shape = ["model.encoder.width=64", "+model.encoder.dropout=0.0"]
+    shape = ["model.encoder.width=64", "dropout=0.0"]
     steps = ["trainer.max_steps=150", "trainer.val_check_interval=50", "trainer.log_every_n_steps=50"]
     rote = ["augment=none", "specaugment=null", "optimizer.learning_rate=0.004", "labels.max_total_minutes=null"]
     options = [*shape, *steps, *rote, "splits.dev=train", "bundle=null", "name=rote", "batches.batch_seconds=20.0"]

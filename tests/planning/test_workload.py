@@ -3,23 +3,24 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from glmasr.build import build
+from glmasr.model.subsampling import STRIDE
 from glmasr.planning.workload import (
-    CONVOLVED_BACK,
+    COUNTED,
     FRAME_SECONDS,
     Growth,
     Parts,
     Tracing,
     batch_of,
-    of_convolution,
     samples_of,
     workload,
 )
 from tests.small import SMALL, composed
 
-CONFIG = composed("plan", *SMALL, "model.encoder.blocks=3")
+CONFIG = composed("plan", *SMALL, "model.encoder.blocks=3", "model.encoder.dropout=0.1")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_operations_and_kept_bytes_are_those_of_a_real_step_of_another_shape(wor
 def test_checkpointing_computes_blocks_again_and_keeps_little(work):
     parts = built(checkpointing=True)
     batch = batch_of(100, 2, CONFIG["masking"])
-    with FlopCounterMode(display=False, custom_mapping={CONVOLVED_BACK: of_convolution}) as counter:
+    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
         parts.objective(parts.look(*batch)).total.backward()
     plain, again = work.step(), work.step(recomputed=True)
     assert again.flops(2, 100) == pytest.approx(counter.get_total_flops(), rel=0.01)
@@ -81,6 +82,20 @@ def test_attention_grows_with_the_square_of_the_length_and_a_fused_one_keeps_no_
     assert work.block.kept.per_pair > 0 == fused.block.kept.per_pair
     assert fused.block.flops == work.block.flops
     assert fused.block.kept.per_frame < work.block.kept.per_frame
+
+
+@pytest.mark.parametrize(("utterances", "frames"), [(1, 200), (5, 80)])
+def test_without_dropout_a_cpu_has_a_fused_kernel_too(work, utterances, frames):
+    config = composed("plan", *SMALL, "model.encoder.blocks=3")
+    lean, encoder = workload(config, "cpu", False), build(config["model"]["encoder"])
+    assert lean.block.kept.per_pair == 0
+    assert lean.block.forward_flops == work.block.forward_flops
+    features = torch.randn(utterances, frames * STRIDE, encoder.bins)
+    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter, sdpa_kernel(SDPBackend.MATH):
+        encoder(features, torch.full((utterances,), frames * STRIDE))
+    step = lean.block.forward_flops(utterances, frames) * 3
+    stem = counter.get_total_flops() - step
+    assert 0 < stem < step / 3
 
 
 def test_bf16_keeps_a_copy_of_every_matrix(work, fused):
@@ -112,7 +127,7 @@ def test_a_clusters_model_is_traced_without_its_weights():
 
 def test_a_depthwise_convolution_goes_back_by_twice_the_operations():
     convolution = nn.Conv1d(24, 24, 15, padding=7, groups=24)
-    with FlopCounterMode(display=False, custom_mapping={CONVOLVED_BACK: of_convolution}) as counter:
+    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
         loss = convolution(torch.randn(2, 24, 50, requires_grad=True)).sum()
         forward = counter.get_total_flops()
         loss.backward()

@@ -1,11 +1,12 @@
 """A logger that fails is let go with one warning, whatever it is asked afterwards."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 from pytorch_lightning.loggers.logger import Logger
 
-from glmasr.training.loggers import Forgiving
+from glmasr.training.loggers import Forgiving, is_logged
 
 
 class Fragile(Logger):
@@ -59,3 +60,8 @@ def test_the_interpreter_may_still_be_interrupted():
     inner.log_metrics = lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         Forgiving(inner).log_metrics({}, 0)
+
+
+def test_a_row_is_logged_every_so_many_steps_and_never_at_zero():
+    every = [step for step in range(1, 10) if is_logged(SimpleNamespace(log_every_n_steps=3), step)]
+    assert every == [3, 6, 9] and not is_logged(SimpleNamespace(log_every_n_steps=0), 1)

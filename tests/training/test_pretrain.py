@@ -110,7 +110,7 @@ def test_the_randomness_of_a_step_is_its_seed_and_number():
 
 def test_limited_attention_changes_what_is_heard_in_training_only(batch):
     def context(probability: float, training: bool) -> torch.Tensor:
-        module = pretraining("+model.encoder.dropout=0.0")
+        module = pretraining()
         module.chunks = {"probability": probability, "low_frames": 2, "high_frames": 2}
         return module.train(training).look(batch, 0).context
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from torch import nn
 from torch.nn.functional import ctc_loss
 
 from glmasr.bundle import build_recognizer, open_bundle
@@ -31,6 +32,7 @@ from glmasr.training.run import (
     mean_weights,
     pretrain,
     start_from,
+    with_dropout,
 )
 from tests.small import SMALL, composed, random_bundle, small
 
@@ -244,6 +246,24 @@ def test_adapters_leave_plain_bundles_and_the_old_vocabulary_lives_on(corpus, tm
     assert f"with {added} tokens added" in said and " of them trained, from " in said
     kept = [open_bundle(tmp_path / "runs" / "f" / name).model.state_dict() for name in ("bundle", "bundle_averaged")]
     assert set(kept[0]) == set(kept[1]) and not torch.equal(kept[0]["ctc.weight"], kept[1]["ctc.weight"])
+
+
+def test_pretraining_goes_without_dropout_and_fine_tuning_with_it_whatever_a_bundle_says(corpus, tmp_path):
+    assert composed("pretrain")["model"]["encoder"]["dropout"] == 0
+    assert composed("pretrain", "dropout=0.3")["model"]["encoder"]["dropout"] == 0.3
+    random_bundle(tmp_path / "b")
+    wanted = {"usual": ([], 0.1), "another": (["dropout=0.2"], 0.2), "own": (["dropout=null"], None)}
+    for name, (overrides, expected) in wanted.items():
+        trained(corpus, tmp_path / name, f"bundle={tmp_path}/b", *overrides)
+        bundle = open_bundle(tmp_path / name / "runs" / "f" / "bundle")
+        assert [part.get("dropout") for part in bundle.config["model"].values()] == [expected, expected]
+        assert {m.p for m in bundle.model.modules() if isinstance(m, nn.Dropout)} == {expected or 0.1}
+
+
+def test_a_model_without_a_decoder_gets_its_dropout_too():
+    model = {"encoder": {"width": 8, "dropout": 0.0}, "decoder": None}
+    assert with_dropout(model, 0.1) == {"encoder": {"width": 8, "dropout": 0.1}, "decoder": None}
+    assert with_dropout(model, None) is model
 
 
 def test_a_metric_that_is_not_measured_is_refused(corpus, tmp_path):
