@@ -3,9 +3,11 @@
 python benchmarks/export.py --bundle runs/mine/bundle --manifest /my/corpus/manifest.jsonl --split dev --json FILE
 
 Parity is what `glmasr export` checks itself. Error rates and tokens are those of whole utterances, greedy, without
-voice detection; `agreement` counts tokens against torch's. Speeds are audio-seconds per CPU second of one thread, on
-pieces of --seconds made of utterances in a row; torch, ONNX Runtime and int8 take turns, and medians and the median of
-the ratios are kept; the same for a random encoder of 28 M parameters, in whose time matrix products weigh more.
+voice detection; `agreement` counts tokens against torch's, of sherpa-onnx symbols, its stream's against ours of the
+same chunks, where both hear the same 16 bits and where ours hears what resampling left between them. Speeds are
+audio-seconds per CPU second of one thread, on pieces of --seconds made of utterances in a row; torch, ONNX Runtime and
+int8 take turns, and medians and the median of the ratios are kept; the same for a random encoder of 28 M parameters, in
+whose time matrix products weigh more.
 Start-up is the wall time of `glmasr transcribe` on one utterance, a bundle's and an export's in turns, import to exit.
 """
 
@@ -28,14 +30,16 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import torch
 
-from glmasr.bundle import build_recognizer, open_bundle, save_bundle
+from glmasr.bundle import Bundle, build_recognizer, open_bundle, save_bundle
 from glmasr.data.catalog import prepare_catalog
 from glmasr.data.corpora import Manifest
 from glmasr.decoding.ctc import greedy
 from glmasr.evaluation.report import surroundings
 from glmasr.exported import Exported, together
-from glmasr.exporting.export import export
+from glmasr.exporting.export import CHUNK_FRAMES, LEFT_CHUNKS, export
+from glmasr.exporting.online import END
 from glmasr.frontend.audio import read_audio
+from glmasr.model import streaming
 from glmasr.model.recognizer import parameter_count
 from glmasr.speech import RATE_HZ, Utterance
 from glmasr.text.errors import count_errors
@@ -81,6 +85,44 @@ def by_sherpa(folder: Path) -> Callable[[np.ndarray], list[str]] | None:
         return list(stream.result.text.strip())
 
     return hear
+
+
+def by_sherpa_live(folder: Path) -> Callable[[np.ndarray], list[str]] | None:
+    """The symbols that its OnlineRecognizer finds in 16-bit samples to their end, 100 ms at a time."""
+    try:
+        import sherpa_onnx
+    except ImportError:
+        return None
+    files = {"model": str(folder / "streaming.onnx"), "tokens": str(folder / "tokens.txt")}
+    runtime = sherpa_onnx.OnlineRecognizer.from_t_one_ctc(**files)
+
+    def hear(samples: np.ndarray) -> list[str]:
+        stream, samples = runtime.create_stream(), np.append(samples, np.full(RATE_HZ, END))
+        for start in range(0, len(samples), RATE_HZ // 10):
+            stream.accept_waveform(8000, samples[start : start + RATE_HZ // 10] / END)
+            while runtime.is_ready(stream):
+                runtime.decode_stream(stream)
+        return list(runtime.get_result(stream).strip())
+
+    return hear
+
+
+def live_agreement(folder: Path, bundle: Bundle, waveforms: Sequence[np.ndarray]) -> dict[str, float]:
+    """What sherpa-onnx streams against our stream under the same chunks: of the same 16 bits, and of exact floats."""
+    runtime, tokenizer = by_sherpa_live(folder), bundle.tokenizer
+    if runtime is None or tokenizer is None:
+        return {}
+    samples = [(one * 32768).round() for one in waveforms]
+
+    def ours(one: np.ndarray) -> list[str]:
+        stream = streaming.Stream(bundle.recognizer(), bundle.ear, CHUNK_FRAMES, LEFT_CHUNKS)
+        return list(tokenizer.decode(greedy(stream.hear(one, last=True)).tokens).strip())
+
+    texts = [runtime(one) for one in samples]
+    return {
+        "sherpa-onnx live": agreement([ours(one / np.float32(32768)) for one in samples], texts),
+        "sherpa-onnx live, floats": agreement([ours(one) for one in waveforms], texts),
+    }
 
 
 def agreement(expected: Sequence[Sequence], found: Sequence[Sequence]) -> float:
@@ -152,7 +194,7 @@ def exports(bundle: Path, home: Path, audio: list[str]) -> dict[str, Any]:
     for name, format, options in (
         ("onnx", "onnx", {"streaming": True}),
         ("int8", "onnx", {"int8": True}),
-        ("sherpa", "sherpa", {}),
+        ("sherpa", "sherpa", {"streaming": True}),
     ):
         facts = export(bundle, format, home / name, audio=audio, **options)
         told[name] = {part: value for part, value in facts["parity"].items() if isinstance(value, dict)}
@@ -198,6 +240,7 @@ def measured(given: argparse.Namespace, home: Path) -> dict[str, Any]:
     if runtime and bundle.tokenizer:
         texts = [list(bundle.tokenizer.decode(tokens).strip()) for tokens in heard["torch"]]
         found["agreement"]["sherpa-onnx"] = agreement(texts, [runtime(one) for one in waveforms])
+    found["agreement"] |= live_agreement(home / "sherpa", bundle, waveforms)
     pieces = pieces_of(waveforms, given.seconds)
     found["speed"] = {f"batch {batch}": speeds(rows, pieces, batch, given.rounds) for batch in BATCHES}
     folder = large(home / "large")
@@ -221,8 +264,8 @@ def table(found: dict[str, Any]) -> str:
         lines.append(
             f"{found['metric']} {name:12} {rate:.4f}  {change:+.2%}  same tokens {found['agreement'][name]:.2%}"
         )
-    if "sherpa-onnx" in found["agreement"]:
-        lines.append(f"sherpa-onnx writes {found['agreement']['sherpa-onnx']:.2%} of our text")
+    runtimes = {name: share for name, share in found["agreement"].items() if name.startswith("sherpa-onnx")}
+    lines += [f"{name} writes {share:.2%} of our text" for name, share in runtimes.items()]
     lines += [f"{name:12} {size / 1e6:.1f} MB" for name, size in found["bytes"].items()]
     for size in ("speed", "speed at 28 M"):
         for batch, row in found[size].items():

@@ -136,9 +136,11 @@ def loading(found: Row) -> Iterator[str]:
     )
     alone = next(row for row in found["rows"] if "loaded_seconds_per_second" in row)
     yield f"One process loads {alone['loaded_seconds_per_second']:.0f} s of audio a second.\n"
-    least = min(row["share_lost"] for row in found["rows"] if row["name"].startswith("make"))
-    word = "reached" if least < 0.03 else "**short of**"
-    yield f"- lost to loading and all else that is no step: {least:.1%}, {word} 3 %\n"
+    for kind in ("as found", "WAV"):
+        lost = [row["share_lost"] for row in found["rows"] if row["name"].startswith(f"make pretrain, {kind}")]
+        word = "reached" if min(lost) < 0.03 else "**short of**"
+        yield f"- {kind}, lost to loading and all else that is no step: {min(lost):.1%}, {word} 3 %"
+    yield ""
 
 
 def inference(found: Row) -> Iterator[str]:

@@ -51,7 +51,7 @@ from torch import Tensor, nn
 from glmasr.build import build
 from glmasr.data.corpora import Manifest
 from glmasr.evaluation.memory import PeakMemory
-from glmasr.frontend.audio import read_audio
+from glmasr.frontend.audio import read_audio, write_audio
 from glmasr.lengths import padding_mask
 from glmasr.model.subsampling import stack_features
 from glmasr.objective.contract import View
@@ -215,16 +215,40 @@ def shown(row: Mapping[str, Any]) -> str:
 
 
 def loading(manifest: str, steps: int) -> list[dict[str, Any]]:
-    """Audio per second of `make pretrain` without and with a process that loads, and of its steps alone."""
-    data = ("data=manifest", f"data.path={manifest}", "data.language=en")
-    rows = [{"name": "bare steps"} | bare(steps, *data)]
-    rows += [{"name": f"make pretrain, batches.workers={n}"} | pretrained(steps, n, *data) for n in (0, 1)]
-    rows.append({"name": "bare steps again"} | bare(steps, *data))
+    """Audio per second of `make pretrain` without and with a process that loads, and of its steps alone.
+
+    Of the corpus as it is found, and decoded to WAV.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [{"name": "bare steps"} | bare(steps, *data_of(manifest))]
+        for kind, path in (("as found", manifest), ("WAV", decoded(manifest, Path(folder)))):
+            for workers in (0, 1):
+                name = f"make pretrain, {kind}, batches.workers={workers}"
+                rows.append({"name": name} | pretrained(steps, workers, *data_of(path)))
+        rows.append({"name": "bare steps again"} | bare(steps, *data_of(manifest)))
     alone = statistics.mean(row["audio_seconds_per_second"] for row in (rows[0], rows[-1]))
     for row in rows:
         row["share_lost"] = 1 - row["audio_seconds_per_second"] / alone
         print(f"{row['name']:36} {row['audio_seconds_per_second']:7.1f} audio-s/s, {row['share_lost']:+.1%} lost")
     return rows
+
+
+def data_of(manifest: str) -> tuple[str, ...]:
+    """Overrides that name a corpus."""
+    return "data=manifest", f"data.path={manifest}", "data.language=en"
+
+
+def decoded(manifest: str, folder: Path) -> str:
+    """A copy of a corpus as WAV files of 16 bits."""
+    lines = []
+    for number, one in enumerate(Manifest(manifest, language="en").utterances()):
+        if isinstance(one, Utterance):
+            path = folder / f"{number}.wav"
+            write_audio(path, read_audio(one.audio, one.offset_seconds, one.duration_seconds))
+            facts = {"duration": one.duration_seconds, "text": one.text, "speaker": one.speaker, "split": one.split}
+            lines.append(json.dumps({"audio_filepath": path.name, **facts}))
+    (folder / "manifest.jsonl").write_text("\n".join(lines))
+    return str(folder)
 
 
 def bare(steps: int, *data: str) -> dict[str, float]:

@@ -49,3 +49,29 @@ print(stream.result.text)
 
 Recordings longer than a minute want its voice activity detector in front.
 """
+
+SHERPA_STREAMING = """
+## Live
+
+`streaming.onnx` is in the form of its T-one CTC models, the only streaming ones that are handed samples. That form is
+of 8 kHz and resamples what is said to be anything else: say 8000 of your 16 kHz, and times are right all the same.
+
+```python
+import numpy, sherpa_onnx, soundfile
+
+files = {"model": "FOLDER/streaming.onnx", "tokens": "FOLDER/tokens.txt"}
+recognizer = sherpa_onnx.OnlineRecognizer.from_t_one_ctc(**files)
+samples, rate = soundfile.read("speech.wav", dtype="int16")  # 16 kHz, mono
+samples = numpy.append(samples, numpy.full(rate, 32767))  # a second of full scale: it is over, hear what waits
+stream = recognizer.create_stream()
+for start in range(0, len(samples), 1600):
+    stream.accept_waveform(8000, samples[start : start + 1600] / 32767)  # what it multiplies by, so nothing is rounded
+    while recognizer.is_ready(stream):
+        recognizer.decode_stream(stream)
+    print(recognizer.get_result(stream), end="\\r")
+print()
+```
+
+It hears 640 ms at a time, 16 bits deep, and looks back 5 s. Streams are decoded one by one (`decode_stream`), `reset`
+forgets up to 0.8 s that no caption has shown yet, and programs that tell the runtime the true rate cannot use it.
+"""

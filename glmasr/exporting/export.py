@@ -20,7 +20,8 @@ from glmasr.data.rhyme_test import NotFetched, RhymeTest
 from glmasr.exported import FACTS, FORMAT, GRAPH, STREAMING, is_exported, session
 from glmasr.exporting import cards, parity
 from glmasr.exporting.files import quantize, write_graph
-from glmasr.exporting.graphs import STATE, Chunk, ForSherpa, NextToken, Whole
+from glmasr.exporting.graphs import STATE, Chunk, ForSherpa, NextToken, Shown, Whole
+from glmasr.exporting.online import first_inputs, online
 from glmasr.exporting.parity import LIMIT, Parity
 from glmasr.exporting.symbols import listed, table
 from glmasr.frontend.audio import AUDIO_SUFFIXES, read_blocks
@@ -32,6 +33,8 @@ from glmasr.speech import RATE_HZ, InputError
 FORMATS = ("onnx", "sherpa", "transformers")
 CHUNK_FRAMES = 16
 """640 ms, what live captions hear at a time."""
+LEFT_CHUNKS = 8
+"""How far back sherpa-onnx's streams look, 5 s: their state, which has room for it all, is copied every 150 ms."""
 FILES, SECONDS = 8, 20.0
 """So many recordings are compared, of each so much at most."""
 TALKERS = 4
@@ -61,10 +64,6 @@ def export(
     opened.recognizer()
     if format == "transformers" and (int8 or streaming):
         raise InputError("--int8 and --streaming are for graphs: transformers reads the weights themselves")
-    if format == "sherpa" and streaming:
-        raise InputError(
-            "sherpa-onnx streams features of another ear, or 8 kHz: use --format onnx --streaming, or leave it out"
-        )
     if out.exists() and not is_exported(out) and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"'{out}' is there and was not exported: name a new folder")
     staged = out.with_name(f"{out.name}.{os.getpid()}.tmp")
@@ -205,19 +204,33 @@ def _onnx(
 
 
 def _sherpa(
-    bundle: Bundle, folder: Path, int8: bool, _streaming: bool, heard: list[np.ndarray], say: Say
+    bundle: Bundle, folder: Path, int8: bool, streaming: bool, heard: list[np.ndarray], say: Say
 ) -> dict[str, Any]:
     assert bundle.tokenizer is not None
-    symbols, file = table(bundle.tokenizer), folder / GRAPH
-    module = ForSherpa(Whole(bundle.ear, bundle.recognizer()), symbols.columns, symbols.silent)
+    ear, recognizer, symbols, file = bundle.ear, bundle.recognizer(), table(bundle.tokenizer), folder / GRAPH
+    shown, facts = Shown(symbols.columns, symbols.silent), described(bundle, "sherpa")
+    module = ForSherpa(Whole(ear, recognizer), shown)
     axes = {"waveform": {0: "B", 1: "N"}, "log_probs": {0: "B", 1: "T"}}
-    write_graph(file, module, {"waveform": torch.randn(1, RATE_HZ)}, ("log_probs",), axes, described(bundle, "sherpa"))
-    (folder / "tokens.txt").write_text(symbols.text(), encoding="utf-8")
-    (folder / "README.md").write_text(cards.SHERPA, encoding="utf-8")
-    return _checked(
-        "model",
-        file,
-        lambda graph: parity.sherpa_parity(bundle.ear, bundle.recognizer(), module, graph, heard),
-        int8,
-        say,
+    write_graph(file, module, {"waveform": torch.randn(1, RATE_HZ)}, ("log_probs",), axes, facts)
+    told: dict[str, Any] = _checked(
+        "model", file, lambda graph: parity.sherpa_parity(ear, recognizer, module, graph, heard), int8, say
     )
+    if streaming:
+        file, view = folder / STREAMING, (CHUNK_FRAMES, LEFT_CHUNKS)
+        scripted = online(ear, recognizer, shown, *view)
+        # As its T-one models say of themselves; the runtime takes 300 ms for granted, and 8 kHz.
+        facts |= {"frame_length_ms": 300, "sample_rate": 8000, "state_dim": 2 * scripted.size}
+        axes = {"state": {1: "S"}, "log_probs": {1: "T"}, "next_state": {1: "S2"}}
+        write_graph(file, scripted, first_inputs(scripted), ("log_probs", "next_state"), axes, facts)
+        told |= {"chunk_frames": CHUNK_FRAMES, "left_chunks": LEFT_CHUNKS}
+        told |= _checked(
+            "streaming",
+            file,
+            lambda graph: parity.online_parity(ear, recognizer, shown, graph, heard[0], *view),
+            int8,
+            say,
+        )
+    (folder / "tokens.txt").write_text(symbols.text(), encoding="utf-8")
+    card = cards.SHERPA + cards.SHERPA_STREAMING if streaming else cards.SHERPA
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return told

@@ -191,34 +191,45 @@ class NextToken(nn.Module):
         return self.decoder(tokens, context, padding)[:, -1].log_softmax(-1)
 
 
-class ForSherpa(nn.Module):
-    """`Whole` in the form of sherpa-onnx's Omnilingual ASR CTC, which hands a graph the waveform itself.
+class Shown(nn.Module):
+    """Scores as runtimes read them that know one blank and a table of symbols.
 
-    The runtime brings every recording to variance 1; LEVEL takes that back to how loud speech is, for the power floor.
-    Its frames are 20 ms: each of ours twice is the same text with the right times. `silent` tokens, which `decode`
-    writes nothing for, count as the blank, and `columns` orders the rest as its table of symbols has them.
+    `silent` tokens, which `decode` writes nothing for, count as the blank, and `columns` orders the rest as the table
+    has them.
     """
 
-    LEVEL = 0.05
     columns: Tensor
     silent: Tensor
 
-    def __init__(self, whole: Whole, columns: Sequence[int], silent: Sequence[int]):
+    def __init__(self, columns: Sequence[int], silent: Sequence[int]):
         super().__init__()
-        self.whole = whole
         self.register_buffer("columns", torch.tensor(columns))
         self.register_buffer("silent", torch.tensor(silent))
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        """waveform (B, N) → log_probs (B, 2 T, V)."""
-        found = self.whole(waveform * self.LEVEL, whole_lengths(waveform))[0]
-        return self.seen(found).repeat_interleave(2, dim=1)
-
-    def seen(self, log_probs: Tensor) -> Tensor:
+    def forward(self, log_probs: Tensor) -> Tensor:
         """(B, T, V) → blank, two tokens that never come, then what is written."""
         blank = log_probs.index_select(2, self.silent).amax(2, keepdim=True)
         never = torch.zeros_like(blank) + NEVER
         return torch.cat((blank, never, never, log_probs.index_select(2, self.columns)), 2)
+
+
+class ForSherpa(nn.Module):
+    """`Whole` in the form of sherpa-onnx's Omnilingual ASR CTC, which hands a graph the waveform itself.
+
+    The runtime brings every recording to variance 1; LEVEL takes that back to how loud speech is, for the power floor.
+    Its frames are 20 ms: each of ours twice is the same text with the right times.
+    """
+
+    LEVEL = 0.05
+
+    def __init__(self, whole: Whole, shown: Shown):
+        super().__init__()
+        self.whole, self.shown = whole, shown
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """waveform (B, N) → log_probs (B, 2 T, V)."""
+        found = self.whole(waveform * self.LEVEL, whole_lengths(waveform))[0]
+        return self.shown(found).repeat_interleave(2, dim=1)
 
 
 def whole_lengths(waveform: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from glmasr.decoding.ctc import greedy
 from glmasr.exported import ExportedStream, together
-from glmasr.exporting.graphs import ForSherpa, state_tensors
+from glmasr.exporting.graphs import ForSherpa, Shown, state_tensors
+from glmasr.exporting.online import END, FRAMES, FULL_SCALE, PIECE_SAMPLES, TIMES
 from glmasr.frontend.logmel import HOP_SAMPLES, WINDOW_SAMPLES, LogMel
 from glmasr.frontend.pipeline import Ear
 from glmasr.model import streaming
@@ -152,6 +153,43 @@ def sherpa_parity(
         given = torch.from_numpy(level * module.LEVEL)[None].float()
         heard = recognizer(*ear(given, torch.tensor([len(waveform)])))
         found = np.asarray(graph.run(None, {"waveform": level[None].astype(np.float32)})[0])
-        expected = module.seen(heard.ctc_log_probs)
+        expected = module.shown(heard.ctc_log_probs)
         worst = worst.worse(Parity.of(expected[0], found[0, ::2])).worse(Parity.of(expected[0], found[0, 1::2]))
     return worst
+
+
+@torch.inference_mode()
+def online_parity(
+    ear: Ear,
+    recognizer: Recognizer,
+    shown: Shown,
+    graph: onnxruntime.InferenceSession,
+    waveform: np.ndarray,
+    chunk_frames: int,
+    left_chunks: int,
+) -> Parity:
+    """Of the streaming form sherpa-onnx asks for, on all of a waveform (N) in 16 bits, against `model.streaming`."""
+    samples = (waveform * FULL_SCALE).round().astype(np.int32)
+    context = streaming.stream(
+        recognizer.encoder, exact(ear), [torch.from_numpy(samples).float() / FULL_SCALE], chunk_frames, left_chunks
+    )
+    found = np.concatenate(heard_by(graph, ended(samples)), axis=1)
+    expected = shown(recognizer.ctc(context).log_softmax(-1))
+    paced = torch.arange(-(-expected.shape[1] * TIMES // FRAMES)) * FRAMES // TIMES
+    return Parity.of(expected[:, paced], found)
+
+
+def heard_by(graph: onnxruntime.InferenceSession, samples: np.ndarray) -> list[np.ndarray]:
+    """What the graph of `Online` makes of whole numbers of 16 bits (N), a piece (1, T, V) at a time."""
+    meta = graph.get_modelmeta().custom_metadata_map
+    state, found = np.zeros((1, int(meta["state_dim"])), np.float16), []
+    for start in range(0, len(samples) - PIECE_SAMPLES + 1, PIECE_SAMPLES):
+        piece = samples[None, start : start + PIECE_SAMPLES, None]
+        scores, state = (np.asarray(part) for part in graph.run(None, {"samples": piece, "state": state}))
+        found.append(scores)
+    return found
+
+
+def ended(samples: np.ndarray) -> np.ndarray:
+    """The same (N), and what says that it is over: enough for all that waits."""
+    return np.append(samples, np.full(6 * PIECE_SAMPLES, END, samples.dtype))

@@ -1,5 +1,7 @@
 """A bundle of random weights and real speech, and leave for graphs to be traced: shapes are no numbers then."""
 
+from contextlib import contextmanager
+
 import jaxtyping
 import pytest
 
@@ -8,12 +10,19 @@ from glmasr.text.tokenizer import learn_characters
 from tests.small import random_bundle
 
 
-@pytest.fixture
-def traced():
-    """Shapes are not checked while this is in use."""
+@contextmanager
+def untyped():
+    """Shapes are not checked within."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def traced():
+    """Shapes are not checked while this is in use."""
+    with untyped():
+        yield
 
 
 @pytest.fixture(scope="package")

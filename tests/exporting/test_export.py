@@ -43,6 +43,16 @@ def test_int8_is_smaller_and_says_nearly_the_same(bundle, speech, traced, told, 
     assert "MatMulInteger" in nodes and "ConvInteger" not in nodes and "MatMul" in nodes  # of log-mel
 
 
+def test_sherpa_is_handed_a_stream_as_well(bundle, speech, traced, told, tmp_path):
+    facts = export(bundle.folder, "sherpa", tmp_path / "out", int8=True, streaming=True, audio=speech, say=told.append)
+    assert all(facts["parity"][name]["difference"] <= 1e-4 for name in ("model", "streaming")) and len(told) == 4
+    assert facts["parity"]["left_chunks"] == 8 and 1e-4 < facts["parity"]["streaming int8"]["difference"] < 10
+    there = {file.name for file in (tmp_path / "out").iterdir()}
+    assert there == {"model.onnx", "streaming.onnx", FACTS, "tokens.txt", "README.md"}
+    meta = session(tmp_path / "out" / "streaming.onnx").get_modelmeta().custom_metadata_map
+    assert meta["from"] == bundle.digest() and meta["sample_rate"] == "8000" and meta["frame_length_ms"] == "300"
+
+
 def test_what_is_off_is_not_published(bundle, speech, traced, told, tmp_path, monkeypatch):
     out = tmp_path / "out"
     export(bundle.folder, "sherpa", out, audio=speech, say=told.append)
@@ -62,8 +72,8 @@ def test_what_is_off_is_not_published(bundle, speech, traced, told, tmp_path, mo
     "format, more, message",
     [
         ("onyx", {}, "--format onyx is unknown: choose one of onnx, sherpa, transformers"),
-        ("sherpa", {"streaming": True}, "or 8 kHz: use --format onnx --streaming"),
         ("transformers", {"int8": True}, "transformers reads the weights themselves"),
+        ("transformers", {"streaming": True}, "transformers reads the weights themselves"),
     ],
 )
 def test_what_cannot_be_is_refused(bundle, format, more, message, tmp_path):

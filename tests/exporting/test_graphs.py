@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from glmasr.exporting.graphs import NEVER, Chunk, ForSherpa, LogMel, NextToken, Whole
+from glmasr.exporting.graphs import NEVER, Chunk, LogMel, NextToken, Shown, Whole
 from glmasr.exporting.parity import exact, first_state
 from glmasr.text.tokenizer import BOUNDARY
 
@@ -47,7 +47,6 @@ def test_the_next_token_is_the_decoders(bundle):
     assert found[1] == pytest.approx(alone[0, -1].log_softmax(-1), abs=1e-4)
 
 
-def test_what_is_never_written_is_the_blank_to_others(bundle):
-    module = ForSherpa(Whole(bundle.ear, bundle.recognizer()), (4, 3), (0, 1, 2))
-    found = module.seen(torch.tensor([[[-5.0, -1.0, -2.0, -3.0, -4.0]]]))
+def test_what_is_never_written_is_the_blank_to_others():
+    found = Shown((4, 3), (0, 1, 2))(torch.tensor([[[-5.0, -1.0, -2.0, -3.0, -4.0]]]))
     assert found[0, 0].tolist() == [-1.0, NEVER, NEVER, -4.0, -3.0]

@@ -49,6 +49,19 @@ def test_what_was_exported_is_transcribed_without_torch(home, rhyme_root):
     )
 
 
+def test_a_stream_for_sherpa_is_one_command(home, rhyme_root):
+    clip = rhyme_root / "rhyme_test" / "audio" / "M4_b1_w1.flac"
+    asked = ["export", "--bundle", home / "bundle", "--format", "sherpa", "--streaming", home / "sherpa"]
+    done = glmasr(*asked, "--audio", clip)
+    assert done.returncode == 0, done.stderr
+    assert "streaming: log-probabilities within" in done.stdout
+    assert (home / "sherpa" / "streaming.onnx").is_file() and "from_t_one_ctc" in (
+        home / "sherpa/README.md"
+    ).read_text()
+    refused = glmasr("transcribe", clip, "--bundle", home / "sherpa")
+    assert refused.returncode == 1 and "was exported for sherpa: glmasr reads bundles" in refused.stderr
+
+
 def test_what_export_needs_is_named(home):
     code = "import sys; sys.modules['onnx'] = None; from glmasr.cli import main; main()"
     denied = glmasr("export", "--bundle", home / "bundle", "--format", "onnx", home / "no", code=code)
