@@ -26,7 +26,6 @@ STREAM_SECONDS = 0.1
 
 DEMO_BUNDLE = "runs/demo/pretrained/bundle"
 """Where `make demo` leaves the better of its two."""
-OFFLOAD_HELP = "keep the weights in main memory: for a model larger than the GPU that --device names"
 
 SERVE_EPILOG = """\
 examples:
@@ -115,9 +114,17 @@ def _transcribe_parser(verbs) -> None:
         help="apart: each channel is a speaker of its own, as in a recorded call (default: mixed)",
     )
     transcribed.add_argument("--stream", action="store_true", help="print partial lines (…), then final ones")
-    transcribed.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
-    transcribed.add_argument("--offload", action="store_true", help=OFFLOAD_HELP)
+    _add_device(transcribed)
     transcribed.set_defaults(run=transcribe)
+
+
+def _add_device(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
+    verb.add_argument(
+        "--offload",
+        action="store_true",
+        help="keep the weights in main memory: for a model larger than the GPU that --device names",
+    )
 
 
 def _compare_parser(verbs) -> None:
@@ -157,8 +164,7 @@ def _serve_parser(verbs) -> None:
         action="store_false",
         help="do not look for quiet speech, where a request says nothing",
     )
-    served.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
-    served.add_argument("--offload", action="store_true", help=OFFLOAD_HELP)
+    _add_device(served)
     served.add_argument("--rules", metavar="YAML", help="what live captions raise an alert for, as in glmasr review")
     served.add_argument("--limit", action="append", default=[], metavar="NAME=N", help="see below; may be repeated")
     served.set_defaults(run=serve)
@@ -169,6 +175,7 @@ examples:
   glmasr export --bundle DIR --format onnx OUT --int8       smaller and faster; glmasr transcribe --bundle OUT reads it
   glmasr export --bundle DIR --format onnx OUT --streaming  with the graph that hears chunk by chunk
   glmasr export --bundle DIR --format sherpa OUT            for phones, boards and browsers, through sherpa-onnx
+  glmasr export --bundle DIR --format sherpa OUT --streaming  live as well; OUT/README.md has the call
   glmasr export --bundle DIR --format transformers OUT      weights and config for Hugging Face
 """
 
@@ -226,8 +233,7 @@ def _review_parser(verbs) -> None:
     reviewed.add_argument("--decoding", default="ctc_greedy", metavar="NAME", help="search (default: ctc_greedy)")
     reviewed.add_argument("--language", metavar="TAG", help="what is spoken (default: the bundle tells)")
     reviewed.add_argument("--gain", action="store_true", help="find quiet speech that is missed without")
-    reviewed.add_argument("--device", default="cpu", help="torch device, e.g. cuda (default: cpu)")
-    reviewed.add_argument("--offload", action="store_true", help=OFFLOAD_HELP)
+    _add_device(reviewed)
     reviewed.set_defaults(run=review)
 
 
@@ -427,8 +433,9 @@ def compare(args: argparse.Namespace) -> int:
 def serve(args: argparse.Namespace) -> int:
     """Answer requests until SIGTERM or Ctrl-C, and then those that are in flight."""
     from glmasr.serving.rest import build_app
+    from glmasr.serving.review.rules import read_rules
     from glmasr.serving.server import serve as run
-    from glmasr.serving.service import Service, limits_of
+    from glmasr.serving.service import Service, can_stream, limits_of
 
     key = _key(args.api_key_file)
     if key is None and args.host not in ("127.0.0.1", "::1", "localhost"):
@@ -436,12 +443,13 @@ def serve(args: argparse.Namespace) -> int:
             f"glmasr: anybody who reaches {args.host} can use this: --api-key-file FILE asks for a key", file=sys.stderr
         )
     limits = limits_of(args.limit)
-    service = Service(_system(args), limits)
+    rules = read_rules(args.rules) if args.rules else None
+    system = _system(args)
+    if rules and not can_stream(system):
+        raise InputError(f"--rules are for live captions, which '{system.name}' cannot give: glmasr review takes files")
+    service = Service(system, limits)
     app = build_app(service, key)
-    if args.rules:
-        from glmasr.serving.review.rules import read_rules
-
-        app.state.rules = read_rules(args.rules)
+    app.state.rules = rules
     run(app, service, args.host, args.port)
     return 0
 
@@ -502,8 +510,11 @@ def review(args: argparse.Namespace) -> int:
 def _key(file: Path | None) -> str | None:
     """The key that requests must show, from a file or the environment; InputError for a file without one."""
     if file is None:
-        return os.environ.get("GLMASR_API_KEY") or None
-    key = (file.read_text(encoding="utf-8").splitlines() or [""])[0].strip()
+        return os.environ.get("GLMASR_API_KEY", "").strip() or None
+    try:
+        key = (file.read_text(encoding="utf-8").splitlines() or [""])[0].strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"'{file}' is no text: write the key on its first line") from error
     if not key:
         raise InputError(f"'{file}' has no key on its first line: write one there")
     return key

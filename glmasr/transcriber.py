@@ -13,7 +13,7 @@ import numpy as np
 from glmasr.build import check_names
 from glmasr.decoding.align import align, frames_needed, word_times
 from glmasr.decoding.hypothesis import Hypothesis
-from glmasr.decoding.search import SEARCHES, Search, open_search, rows_of
+from glmasr.decoding.search import SEARCHES, Search, by_name, open_search, rows_of
 from glmasr.exported import Exported, is_exported, without
 from glmasr.frontend.audio import read_blocks
 from glmasr.frontend.gain import gain_of, lifted, lifted_for_detector
@@ -67,15 +67,16 @@ class Stream(Protocol):
         ...
 
 
-DECODINGS = (*SEARCHES, "streaming")
+DECODINGS: dict[str, type] = {**SEARCHES, "streaming": Streaming}
 """What `decoding` may be by name."""
 
 
 class Transcriber:
     """A `System` made of a bundle, or of what `glmasr export --format onnx` made of one, which needs no torch.
 
-    `decoding` is one of DECODINGS, with its defaults, or a config with `_target_` (conf/decoding/*.yaml). `language`
-    says what is spoken, None lets a bundle with language tags tell. With `vad` only pieces with speech are heard.
+    `decoding` is one of DECODINGS, with its defaults or as {name: joint, ctc_weight: 0.5}, or a config with `_target_`
+    (conf/decoding/*.yaml). `language` says what is spoken, None lets a bundle with language tags tell. With `vad` only
+    pieces with speech are heard.
     `script` ("traditional", "simplified") and `numerals` are as in `written`; None and False leave the text alone.
     With `gain` the voice detector hears quiet speech as loud speech. The model hears it as it is, since its ear takes
     the level out and a gain that moves costs words (benchmarks/gain.py); with {slope: 1.0} it hears it lifted, too.
@@ -95,11 +96,9 @@ class Transcriber:
         gain: bool | Mapping[str, Any] = False,
         offload: bool = False,
     ):
-        if isinstance(decoding, str) and decoding not in DECODINGS:
-            raise InputError(f"decoding '{decoding}' is unknown: choose one of {', '.join(DECODINGS)}")
         if offload and device == "cpu":
             raise InputError("offload keeps weights in main memory, where device=cpu has them: leave it out")
-        self.decoding = decoding
+        self.decoding = by_name(decoding, DECODINGS)
         self.name = name or Path(bundle).resolve().parent.name
         if is_exported(bundle):
             self._open_exported(Exported(bundle), device)

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from glmasr import cli
-from glmasr.speech import Segment
+from glmasr.speech import InputError, Segment
 from glmasr.text.subtitles import FORMATS
 from glmasr.text.tokenizer import learn_characters
 from tests.small import random_bundle
@@ -193,3 +193,15 @@ def test_compare_says_what_is_no_report(compare, tmp_path):
     code, out, err = compare(after="other.json")
     assert str(code).startswith(f"glmasr: '{tmp_path}/other.json' is not a benchmark report: give") and not out + err
     assert "gone.json' cannot be read" in str(compare(after="gone.json")[0])
+
+
+@pytest.mark.parametrize(("content", "key"), [(b"sesame \n# mine\n", "sesame"), (b"", None), (b"\xff\xfe\n", None)])
+def test_a_key_is_the_first_line_of_its_file_or_a_sentence(tmp_path, monkeypatch, content, key):
+    (tmp_path / "key").write_bytes(content)
+    if key is None:
+        with pytest.raises(InputError, match=r"key. .* on its first line|key. is no text"):
+            cli._key(tmp_path / "key")
+    else:
+        assert cli._key(tmp_path / "key") == key
+    monkeypatch.setenv("GLMASR_API_KEY", content.decode(errors="ignore").splitlines()[0] if key else " ")
+    assert cli._key(None) == key

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from glmasr import transcriber as room
+from glmasr.build import build
 from glmasr.bundle import build_recognizer, save_bundle
 from glmasr.decoding.hypothesis import Hypothesis
 from glmasr.exporting.export import export
@@ -129,6 +130,25 @@ def test_streaming_is_the_search_under_the_chunk_mask(folder, speech):
         Transcriber(str(folder), decoding={"_target_": "glmasr.transcriber.Streaming", "chunk_frame": 4})
     with pytest.raises(InputError, match="a chunk has 1 frame or more"):
         Transcriber(str(folder), decoding={"_target_": "glmasr.transcriber.Streaming", "chunk_frames": 0})
+
+
+def test_a_decoding_by_name_may_have_settings(folder, speech):
+    """As the `systems` of a benchmark give them: built with the system, not before it."""
+    system = {"_target_": "glmasr.transcriber.Transcriber", "bundle": str(folder)}
+    for name, address, settings in (
+        ("joint", "glmasr.decoding.search.Joint", {"ctc_weight": 0.5, "beam": 3}),
+        ("streaming", "glmasr.transcriber.Streaming", {"chunk_frames": 4, "search": {"name": "ctc_beam", "beam": 2}}),
+    ):
+        named = build({**system, "decoding": {"name": name, **settings}})
+        described = Transcriber(str(folder), decoding={"_target_": address, **settings})
+        assert named.fingerprint == described.fingerprint
+        assert named([speech[0]])[0].text == described([speech[0]])[0].text
+    assert named.opened[1].beam == 2 and named.view["chunk_frames"] == 4
+    with pytest.raises(InputError, match="has no parameter 'beams'; did you mean 'beam'"):
+        build(system | {"decoding": {"name": "joint", "beams": 3}})
+    for unknown in ({"name": "jiont"}, {"beam": 3}, "jiont"):
+        with pytest.raises(InputError, match=r"is unknown: choose one of ctc_greedy, .*, streaming"):
+            build(system | {"decoding": unknown})
 
 
 def test_the_config_of_streaming_says_what_its_name_does():

@@ -195,16 +195,32 @@ def rows_of(heard: "Heard") -> list[np.ndarray]:
 
 
 def open_search(config: Mapping[str, Any] | str, recognizer: "Recognizer | None", tokenizer: Tokenizer) -> Search:
-    """The search a config with `_target_` describes, or one of SEARCHES by its name, with its defaults.
+    """The search a config with `_target_` describes, or one of SEARCHES by its name, as `by_name` takes it.
 
     Without a recognizer there is CTC alone. InputError where the name, a setting or a file is wrong, or the decoder
     is not there that the search needs.
     """
-    if not isinstance(config, str):
-        return build(config, recognizer=recognizer, tokenizer=tokenizer)
-    if config not in SEARCHES:
-        raise InputError(f"decoding '{config}' is unknown: choose one of {', '.join(SEARCHES)}")
-    return SEARCHES[config](recognizer, tokenizer)
+    config = by_name(config, SEARCHES)
+    if isinstance(config, str):
+        return SEARCHES[config](recognizer, tokenizer)
+    return build(config, recognizer=recognizer, tokenizer=tokenizer)
+
+
+def by_name(config: Mapping[str, Any] | str, kinds: Mapping[str, type]) -> Mapping[str, Any] | str:
+    """One of `kinds` by name as it is, {name: joint, ctc_weight: 0.5} as a config with `_target_`, which stays too.
+
+    InputError where there is none of that name.
+    """
+    plain = isinstance(config, str)
+    if not plain and "_target_" in config:
+        return config
+    name = config if plain else config.get("name", "")
+    if name not in kinds:
+        raise InputError(f"decoding '{name}' is unknown: choose one of {', '.join(kinds)}")
+    if plain:
+        return config
+    settings = {key: value for key, value in config.items() if key != "name"}
+    return {"_target_": f"{kinds[name].__module__}.{kinds[name].__name__}", **settings}
 
 
 def guide_of(search: "CtcBeam | Attention | Joint | Rescore", token_bonus: float = 0.0) -> Guide | None:

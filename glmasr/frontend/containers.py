@@ -35,8 +35,8 @@ NAMES = {"mp4": "MP4 (m4a)", "matroska": "WebM or Matroska", "aac": "AAC"}
 """What people call the containers that FFmpeg calls so."""
 
 HEAD_BYTES = 12
-SCALES = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0, "flt": 1.0, "dbl": 1.0}
-"""Full scale of FFmpeg's sample formats, planar or not."""
+SCALES = {"s16": 32768.0, "s32": 2147483648.0, "flt": 1.0}
+"""Full scale of the sample formats that CODECS decode to, planar or not."""
 
 
 class Unplayable(Exception):
@@ -157,8 +157,7 @@ class Container:
         form = frame.format.name
         found = frame.to_ndarray()
         found = found.T if form.endswith("p") else found.reshape(-1, self.channels)
-        scaled = found / SCALES[form.removesuffix("p")] - (1.0 if form.startswith("u8") else 0.0)
-        return scaled.astype(np.float32)
+        return (found / SCALES[form.removesuffix("p")]).astype(np.float32)
 
 
 def _reason(error: Exception) -> str:

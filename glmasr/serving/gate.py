@@ -189,14 +189,6 @@ def protocol_within(limits: Limits) -> type[H11Protocol]:
             super().handle_events()
             self._watch()
 
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            self._watch()
-
-        def handle_websocket_upgrade(self, event: h11.Request) -> None:
-            self._stop()
-            super().handle_websocket_upgrade(event)
-
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop()
             super().connection_lost(exc)

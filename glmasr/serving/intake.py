@@ -94,8 +94,10 @@ class Intake:
         finally:
             os.close(told)
         with os.fdopen(heard, "rb") as pipe:
-            ready, _, _ = select.select([pipe], [], [], allowance.decode_seconds + PATIENCE_SECONDS)
-            said = os.read(pipe.fileno(), REPORT_BYTES) if ready else b""
+            ear = select.poll()  # `select.select` takes no descriptor above 1023, which any crowd of sockets exceeds
+            ear.register(pipe, select.POLLIN)
+            is_ready = ear.poll(1000 * (allowance.decode_seconds + PATIENCE_SECONDS))
+            said = os.read(pipe.fileno(), REPORT_BYTES) if is_ready else b""
         if not said:
             raise Refused(
                 422,

@@ -141,12 +141,12 @@ class Service:
         """
         if self.is_draining:
             raise closing()
-        if not isinstance(self.system, Transcriber) or not self.system.can_stream:
+        if not can_stream(self.system):
             raise Refused(501, f"'{self.name}' hears whole recordings only: send a file, or serve a bundle")
         if len(self.streams) >= self.limits.streams:
             raise Refused(429, f"all {self.limits.streams} live streams are taken: try again later", 10.0)
         transcriber = self.variant(options)
-        assert isinstance(transcriber, Transcriber)
+        assert isinstance(transcriber, Transcriber)  # as can_stream says
         stream = LiveTranscriber(transcriber)
         self.streams.add(stream)
         return stream
@@ -220,6 +220,11 @@ class Service:
             return Other(self.system, options)
         except InputError as error:
             raise Refused(400, str(error)) from error
+
+
+def can_stream(system: System) -> bool:
+    """Whether it hears a recording bit by bit, as live captions need it."""
+    return isinstance(system, Transcriber) and system.can_stream
 
 
 def closing() -> Refused:

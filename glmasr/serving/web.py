@@ -34,6 +34,7 @@ from glmasr.serving.gate import GRACE_SECONDS, as_error, headers_of
 from glmasr.serving.intake import Refused
 from glmasr.serving.page import LANGUAGES, failed, shown, waveforms
 from glmasr.serving.service import Options, Service
+from glmasr.serving.watch import state_of
 from glmasr.speech import RATE_HZ, Transcript
 from glmasr.text.tokenizer import SPECIAL
 from glmasr.transcriber import Transcriber
@@ -80,7 +81,10 @@ CAPTIONS = """
 
 
 class Guard:
-    """ASGI around Gradio: what the page needs goes through, Refused is what reads anything that was not uploaded."""
+    """ASGI around Gradio: what the page needs goes through, Refused is what reads anything that was not uploaded.
+
+    Gradio would also let pages of any address read its answers with their user's key; here none may.
+    """
 
     def __init__(self, app: ASGIApp, page: gr.Blocks, folder: Path, held_bytes: int):
         self.app, self.page, self.folder, self.held_bytes = app, page, folder, held_bytes
@@ -92,9 +96,10 @@ class Guard:
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
-                named = {name for name, _ in message["headers"]}
+                kept = [pair for pair in message["headers"] if not pair[0].startswith(b"access-control-")]
+                named = {name for name, _ in kept}
                 added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-                message["headers"] = [*message["headers"], *(pair for pair in added if pair[0] not in named)]
+                message["headers"] = [*kept, *(pair for pair in added if pair[0] not in named)]
             await send(message)
 
         try:
@@ -372,7 +377,9 @@ def _paths_in(said: Any) -> Iterator[str]:
 
 
 def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """What goes away meanwhile, as Gradio cleans up, weighs nothing."""
+    files = (Path(home, name) for home, _, names in os.walk(folder) for name in names)
+    return sum(state[0] for state in map(state_of, files) if state)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

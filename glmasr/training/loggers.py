@@ -12,7 +12,7 @@ def is_logged(trainer: lightning.Trainer, step: int) -> bool:
 
     Its bookkeeping of twenty values takes as long as a fortieth of a small model's step.
     """
-    every = trainer.log_every_n_steps
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return bool(every) and step % every == 0
 
 

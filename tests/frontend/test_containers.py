@@ -72,12 +72,15 @@ def test_what_keeps_every_sample_gives_every_sample(speech):
         content = encode(exact[None], RATE_HZ, container, codec)
         np.testing.assert_allclose(read_audio(content), exact, atol=1 / 32768)
         np.testing.assert_allclose(read_audio(content, 0.3, 0.5), exact[4_800:12_800], atol=1 / 32768)
+        np.testing.assert_allclose(read_audio(content, 1.25, 0.25), exact[20_000:24_000], atol=1 / 32768)
         assert probe_audio(content).duration_seconds == pytest.approx(len(exact) / RATE_HZ, abs=0.002)
 
 
-def test_two_channels_can_be_kept_apart(speech, tmp_path):
+@pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("matroska", "pcm_s16le"), ("matroska", "flac")])
+def test_two_channels_can_be_kept_apart(speech, tmp_path, container, codec):
+    """Whether the codec keeps them one after the other or sample by sample."""
     both = np.stack([speech, np.zeros_like(speech)])
-    (tmp_path / "call.m4a").write_bytes(encode(both, RATE_HZ, "mp4", "aac"))
+    (tmp_path / "call.m4a").write_bytes(encode(both, RATE_HZ, container, codec))
     left, right = (np.concatenate([*read_blocks(str(tmp_path / "call.m4a"), channel=c)]) for c in (0, 1))
     assert np.abs(left).max() > 0.1 and np.abs(right).max() < 0.01
     np.testing.assert_allclose(read_audio(str(tmp_path / "call.m4a")), (left + right) / 2, atol=1e-5)
@@ -141,6 +144,29 @@ def test_a_film_without_sound_and_a_codec_that_is_not_allowed_are_refused(speech
         read_audio(content)
 
 
+@pytest.mark.parametrize("change", ["rate", "channels"])
+def test_a_file_that_changes_on_its_way_is_refused(speech, change):
+    first = encode(speech[None], RATE_HZ, "adts", "aac")
+    faster, both = resample(speech, RATE_HZ, 32_000)[None], np.stack([speech, speech])
+    rest = encode(faster, 32_000, "adts", "aac") if change == "rate" else encode(both, RATE_HZ, "adts", "aac")
+    assert len(read_audio(first + first)) > 1.9 * len(speech)
+    with pytest.raises(UnreadableAudio, match="change on the way"):
+        read_audio(first + rest)
+
+
+def test_a_rate_that_nobody_records_at_is_refused(speech):
+    with pytest.raises(UnreadableAudio, match="384000 Hz"):
+        read_audio(encode(speech[None, :4_000], 384_000, "matroska", "pcm_s16le"))
+
+
+def test_ffmpeg_is_told_what_it_reads_and_guesses_nothing(speech, monkeypatch):
+    content = encode(speech[None], RATE_HZ, "webm", "libopus")
+    told, opened = [], av.open
+    monkeypatch.setattr(av, "open", lambda file, **how: told.append((type(file), how["format"])) or opened(file, **how))
+    read_audio(content)
+    assert set(told) == {(io.BytesIO, "matroska")}
+
+
 def test_what_names_other_files_is_never_followed(tmp_path, speech):
     """Playlists, which FFmpeg would follow to other files and addresses, are no audio, whatever they are called."""
     (tmp_path / "secret.wav").write_bytes(encode_audio(speech))
@@ -182,4 +208,5 @@ def test_only_its_own_files_go_to_pyav(speech):
         b"ID3\x04",
         b"\xff\xfb\x90d",
     ]
-    assert [container_of(content[:12]) for content in (*others, b"", b"\xff")] == [None] * 7
+    others += [b"ftyp", b"\0\0\0\0\0ftyp", b"", b"\xff"]
+    assert [container_of(content[:12]) for content in others] == [None] * 9

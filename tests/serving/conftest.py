@@ -19,10 +19,15 @@ def intake() -> Iterator[Intake]:
 
 
 @pytest.fixture(scope="session")
-def transcriber(tmp_path_factory) -> Transcriber:
+def bundle(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("served") / "mine" / "bundle"
     random_bundle(folder, learn_characters(["abc de 北京"]), language="zh")
-    return Transcriber(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def transcriber(bundle) -> Transcriber:
+    return Transcriber(str(bundle))
 
 
 @pytest.fixture(scope="session")

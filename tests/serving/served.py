@@ -1,4 +1,4 @@
-"""A service in, its address on loopback out; and systems that are quick, slow or broken."""
+"""An app or a service in, its address on loopback out; and systems that are quick, slow or broken."""
 
 import contextlib
 import socket
@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+from fastapi import FastAPI
 
 from glmasr.serving.rest import build_app
 from glmasr.serving.server import listening, server_of
@@ -36,11 +37,16 @@ class Counting:
         return Transcript(text, seconds, (Segment(text, 0.0, seconds, words),), "en")
 
 
+def served(service: Service, key: str | None = None) -> contextlib.AbstractContextManager[str]:
+    """The service's API without its page and captions, as `running` has it."""
+    return running(build_app(service, key, pages=()), service)
+
+
 @contextlib.contextmanager
-def served(service: Service, key: str | None = None) -> Iterator[str]:
-    """The service's API on a free port, for as long as this lasts."""
+def running(app: FastAPI, service: Service) -> Iterator[str]:
+    """The app on a free port, for as long as this lasts."""
     taken = listening("127.0.0.1", 0)
-    server = server_of(build_app(service, key, pages=()), service)
+    server = server_of(app, service)
     thread = threading.Thread(target=server.run, args=([taken],), daemon=True)
     thread.start()
     wait_for(lambda: server.started)

@@ -1,12 +1,16 @@
 """Audio that nobody trusts: what is sound is read to the sample, everything else is refused within its limits."""
 
+import contextlib
+import io
 import json
 import os
+import resource
 import signal
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +19,7 @@ import soundfile
 from glmasr.frontend.audio import read_audio, read_blocks, resample
 from glmasr.serving import intake as room
 from glmasr.serving.intake import Allowance, Intake, Refused, container_of, decode
-from glmasr.speech import RATE_HZ
+from glmasr.speech import RATE_HZ, InputError
 from tests.serving.served import wait_for
 
 PLENTY = Allowance(duration_seconds=600.0, decode_seconds=60.0, decode_bytes=256 << 20, upload_bytes=10 << 20)
@@ -87,6 +91,9 @@ def test_what_is_no_audio_is_refused_in_a_sentence(intake, clips):
     ):
         status, message = refusal(intake, text)
         assert status == 400 and "not audio of a format that is read here" in message
+    soundfile.write(empty := io.BytesIO(), np.zeros(0), RATE_HZ, format="WAV")
+    status, message = refusal(intake, empty.getvalue())
+    assert status == 400 and "no samples" in message
     for broken in (b"RIFF\x10\0\0\0WAVEjunk", flac[:200], b"fLaC" + bytes(100), b"\x1a\x45\xdf\xa3" + bytes(99)):
         assert refusal(intake, broken)[0] == 400
 
@@ -110,9 +117,10 @@ def test_a_header_that_lies_does_not_get_longer_than_allowed(tmp_path, monkeypat
     monkeypatch.setattr(room, "probe_audio", lambda path: about)
     with file.open("rb") as source:  # one that is honest is not read at all, and nothing written
         assert decode(source.fileno(), -1, replace(PLENTY, duration_seconds=7.0))["status"] == 422
-    monkeypatch.setattr(room, "probe_audio", lambda path: replace(about, channels=1000))
-    with file.open("rb") as source:
-        assert decode(source.fileno(), -1, PLENTY)["status"] == 422
+    for made_up in ({"channels": 1000}, {"rate_hz": 1_000_000}, {"rate_hz": 1}):
+        monkeypatch.setattr(room, "probe_audio", lambda path, made_up=made_up: replace(about, **made_up))
+        with file.open("rb") as source:
+            assert decode(source.fileno(), -1, PLENTY)["status"] == 422
 
 
 def test_what_takes_too_long_or_too_much_is_killed_and_the_next_is_read(intake, clips, tmp_path):
@@ -133,6 +141,21 @@ def test_a_decoder_that_crashes_takes_nothing_with_it(clips, tmp_path, monkeypat
         room._child(False, PLENTY, 0, 1, told)
     os.close(told)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL and os.read(heard, 10) == b""
+    os.close(heard)
+
+
+def test_a_child_is_held_to_its_allowance_by_the_kernel():
+    """Should its timer fail, its processor time ends; should its counting, the file it writes."""
+    heard, told = os.pipe()
+    if (child := os.fork()) == 0:
+        room.confine(PLENTY)
+        kinds = (resource.RLIMIT_CPU, resource.RLIMIT_CORE, resource.RLIMIT_FSIZE)
+        os.write(told, json.dumps([resource.getrlimit(kind) for kind in kinds]).encode())
+        os._exit(0)
+    os.close(told)
+    os.waitpid(child, 0)
+    file_bytes = int((PLENTY.duration_seconds + 2 * room.BLOCK_SECONDS) * RATE_HZ * room.SAMPLE_BYTES)
+    assert json.loads(os.read(heard, 4096)) == [[60, 60], [0, 0], [file_bytes, file_bytes]]
     os.close(heard)
 
 
@@ -158,8 +181,22 @@ def test_channels_apart_are_all_read_and_count_as_one_recording_after_another(in
     with pytest.raises(Refused, match="may last") as refused:
         intake.read(tmp_path / "call.wav", replace(PLENTY, duration_seconds=1.5), apart=True)
     assert refused.value.status == 422
+    with (tmp_path / "call.wav").open("rb") as source:  # nothing is written of it
+        assert decode(source.fileno(), -1, replace(PLENTY, duration_seconds=1.5), apart=True)["status"] == 422
     assert len(intake.read(tmp_path / "call.wav", replace(PLENTY, duration_seconds=1.5))) == RATE_HZ
     assert intake.read(clips[0], PLENTY, apart=True).shape == (1, len(intake.read(clips[0], PLENTY)))
+
+
+def test_a_crowd_of_open_sockets_is_no_hindrance(intake, clips):
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= most < 2048:
+        pytest.skip("a process may not have so many files here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), most))
+    with contextlib.ExitStack() as crowd:
+        crowd.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, most))
+        while crowd.enter_context(open(os.devnull)).fileno() < 1100:
+            pass
+        assert len(intake.read(clips[0], PLENTY))
 
 
 def test_readers_at_once_get_each_his_own(intake, clips):
@@ -186,6 +223,21 @@ def test_the_process_behind_it_keeps_no_secret_hears_no_signal_and_is_replaced(c
     last = started.process
     started.close()
     assert last.poll() == 0
+
+
+def test_a_process_that_does_not_start_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(room.sys, "executable", "/bin/false")
+    with pytest.raises(InputError, match="does not start"):
+        Intake()
+
+
+def test_the_process_behind_it_keeps_nothing_of_a_recording(intake, clips):
+    home = Path(f"/proc/{intake.process.pid}")
+    before = len(list((home / "fd").iterdir()))
+    for _ in range(3):
+        intake.read(clips[0], PLENTY)
+    wait_for(lambda: len(list((home / "fd").iterdir())) <= before)
+    wait_for(lambda: not "".join(task.read_text() for task in home.glob("task/*/children")))
 
 
 def test_files_have_no_name_and_none_stays_open(intake, clips, tmp_path, monkeypatch):

@@ -3,23 +3,26 @@
 import asyncio
 import contextlib
 import json
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soxr
+import yaml
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from glmasr import cli
 from glmasr.frontend.audio import read_audio
 from glmasr.live import LiveTranscriber
-from glmasr.serving import live
+from glmasr.serving import live, server
 from glmasr.serving.rest import build_app
 from glmasr.serving.review.rules import Rule, Rules
-from glmasr.serving.server import listening, server_of
 from glmasr.serving.service import Limits, Service
-from tests.serving.served import Counting, wait_for
+from tests.serving.served import Counting, running, wait_for
 
 FRAME_BYTES = 3_200
 
@@ -35,21 +38,15 @@ def serving(intake):
             app = build_app(service, key, pages=())
             app.state.rules = rules
             live.mount(app, service, **choices)
-            taken = listening("127.0.0.1", 0)
-            server = server_of(app, service)
-            thread = threading.Thread(target=server.run, args=([taken],), daemon=True)
-            thread.start()
-            wait_for(lambda: server.started)
-
-            def end():
-                server.should_exit = True
-                thread.join(20)
-                service.close()
-
-            stack.callback(end)
-            return f"ws://127.0.0.1:{taken.getsockname()[1]}/v1/stream", service
+            stack.callback(service.close)
+            return stream_at(stack.enter_context(running(app, service))), service
 
         yield serve
+
+
+def stream_at(url: str) -> str:
+    """Where a server has its live captions."""
+    return f"{url.replace('http', 'ws', 1)}{live.PATH}"
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +216,19 @@ def test_who_is_silent_is_let_go(serving, transcriber):
     assert code == 1008 and "0.2 s" in reason
 
 
+def test_a_stream_outlives_the_time_that_a_head_may_take(serving, transcriber):
+    url, _ = serving(transcriber, head_seconds=0.2, body_seconds=0.2)
+
+    async def ask():
+        async with connect(url) as socket:
+            await socket.send("{}")
+            await asyncio.sleep(0.8)
+            await socket.send('{"type": "end"}')
+            return [json.loads(message)["type"] async for message in socket]
+
+    assert asyncio.run(ask()) == ["ready", "end"]
+
+
 def test_a_system_that_cannot_stream_says_so(serving):
     code, reason, _ = refused(serving(Counting())[0], "{}")
     assert code == 1008 and "whole recordings" in reason
@@ -327,3 +337,67 @@ def test_rules_of_a_review_alert_while_somebody_speaks(serving, transcriber, spe
     assert ("sensitive", "said") in told and told[-1] == ("missing", "owed")
     kinds = [one["type"] for one in messages]
     assert kinds.index("alert") == kinds.index("final") + 1
+
+
+@pytest.fixture
+def serve(monkeypatch, bundle):
+    """`glmasr serve --rules FILE` up to the moment it would listen, and then what is done with its app and service."""
+
+    def start(rules, then):
+        monkeypatch.setattr(server, "serve", lambda app, service, *_: then(app, service))
+        options = ["--bundle", str(bundle), "--no-gain", "--rules", str(rules)]
+        monkeypatch.setattr(sys, "argv", ["glmasr", "serve", *options])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code
+
+    return start
+
+
+def test_rules_that_a_server_is_started_with_alert_on_its_live_captions(serve, transcriber, speeches, tmp_path):
+    phrase = " ".join(alone(transcriber, speeches[0] / np.float32(32768))[0][0].split())
+    wanted = {"sensitive": [{"name": "said", "phrases": [phrase], "severity": "high"}]}
+    wanted["required"] = [{"name": "owed", "phrases": ["白日依山尽"], "by_seconds": 0.5}]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(wanted, allow_unicode=True), encoding="utf-8")
+    messages = []
+
+    def listen(app, service):
+        with contextlib.closing(service), running(app, service) as url:
+            messages.extend(asyncio.run(captioned(stream_at(url), speeches[0].tobytes())))
+
+    assert serve(tmp_path / "rules.yaml", listen) == 0
+    alerts = {one["rule"]: one for one in messages if one["type"] == "alert"}
+    final = next(one for one in messages if one["type"] == "final")
+    said = {"kind": "sensitive", "severity": "high", "phrase": phrase, "heard": phrase}
+    assert alerts["said"].items() >= said.items()
+    assert final["start"] - 0.1 < alerts["said"]["start"] < alerts["said"]["end"] < final["end"] + 0.1
+    assert (alerts["owed"]["kind"], alerts["owed"]["start"]) == ("missing", 0.5)
+
+
+def test_rules_for_what_cannot_be_live_are_refused(serve, tmp_path, monkeypatch):
+    (tmp_path / "rules.yaml").write_text("sensitive:\n- name: risk\n  phrases: [no risk]")
+    monkeypatch.setattr(cli, "_system", lambda args: SimpleNamespace(name="whisper-tiny"))
+    message = serve(tmp_path / "rules.yaml", lambda *_: pytest.fail("it is about to listen"))
+    assert (
+        message == "glmasr: --rules are for live captions, which 'whisper-tiny' cannot give: glmasr review takes files"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("sensitive: [", "line 1"),
+        ("sensible: []", "'sensible'"),
+        ("sensitive:\n- name: risk\n  phrases: [no risk]\n  match: [loud]", "match loud is unknown"),
+        ("required:\n- name: hello\n  phrases: []", "it has no phrase"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_server_with_broken_rules_does_not_start(serve, tmp_path, monkeypatch, text, word):
+    """Nor does it load a model first."""
+    file = tmp_path / "rules.yaml"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr(cli, "_system", lambda args: pytest.fail("a model is loaded for nothing"))
+    message = serve(file, lambda *_: pytest.fail("it is about to listen"))
+    assert message.startswith("glmasr: '") and "rules.yaml" in message and word in message and "\n" not in message

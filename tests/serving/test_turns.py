@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from glmasr.serving.turns import Recording, Turns
+from glmasr.serving.turns import BATCH_PIECES, Recording, Turns
 from glmasr.speech import RATE_HZ, Segment, Transcript
 from tests.serving.served import wait_for
 
@@ -63,6 +63,14 @@ def test_a_short_recording_does_not_wait_for_a_long_one(turns, reader):
     assert any(len(batch) > 1 and max(batch) >= 100 for batch in together)
 
 
+def test_many_short_ones_are_not_all_heard_at_once(turns, reader):
+    turns.run(lambda: reader.may.wait(20))
+    futures = [turns.hear(of(reader, [number], seconds=0.01)) for number in range(BATCH_PIECES + 4)]
+    reader.may.set()
+    assert [future.result(20).text for future in futures] == [str(number) for number in range(BATCH_PIECES + 4)]
+    assert [len(batch) for batch in reader.batches] == [BATCH_PIECES, 4]
+
+
 def test_pieces_of_different_transcribers_are_not_heard_together(turns, reader):
     other = Reader()
     ours, theirs = of(reader, range(4)), of(other, range(50, 54))
@@ -89,14 +97,15 @@ def test_only_what_is_broken_fails(turns, reader):
         yield 0, 0.0, np.full(100, 9)
         raise OSError("the disk is gone")
 
-    sound, poisoned = of(reader, [1, 2]), of(reader, [3, 666, 4])
+    poisoned, sound = of(reader, [666, 666]), of(reader, [1, 2])
     cut = Recording(reader, 1.0, torn())
     empty = of(reader, [])
-    futures = [turns.hear(one) for one in (sound, poisoned, cut, empty)]
+    turns.run(lambda: reader.may.wait(20))
+    futures = [turns.hear(one) for one in (poisoned, sound, cut, empty)]
     reader.may.set()
-    assert futures[0].result(20).text == "1 2"
+    assert futures[1].result(20).text == "1 2" and {666, 1} <= set(reader.batches[0])
     with pytest.raises(RuntimeError, match="memory"):
-        futures[1].result(20)
+        futures[0].result(20)
     with pytest.raises(OSError, match="disk"):
         futures[2].result(20)
     assert futures[3].result(20) == Transcript("", 0.0)

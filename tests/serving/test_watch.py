@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from glmasr.serving import watch
 from glmasr.serving.watch import arrivals, owner, states
 from glmasr.speech import InputError
 
@@ -55,10 +56,51 @@ def test_one_that_is_rewritten_in_the_same_length_comes_again(tmp_path):
     assert told(tmp_path, {9: lambda: os.utime(file, ns=(2, 2))}) == [(2, "a.wav"), (11, "a.wav")]
 
 
+def test_one_that_grows_within_a_tick_of_the_clock_comes_again(tmp_path):
+    file = tmp_path / "a.wav"
+
+    def write(content):
+        file.write_bytes(content)
+        os.utime(file, ns=(1, 1))
+
+    write(b"1")
+    assert told(tmp_path, {9: lambda: write(b"12")}) == [(2, "a.wav"), (11, "a.wav")]
+
+
 def test_one_that_goes_and_comes_back_is_told_again(tmp_path):
     file = tmp_path / "a.wav"
-    file.write_bytes(b"1")
-    assert told(tmp_path, {6: file.unlink, 9: lambda: file.write_bytes(b"1")}) == [(2, "a.wav"), (11, "a.wav")]
+
+    def write():
+        """As one that is moved away and back is: of the same time."""
+        file.write_bytes(b"1")
+        os.utime(file, ns=(1, 1))
+
+    write()
+    assert told(tmp_path, {6: file.unlink, 9: write}) == [(2, "a.wav"), (11, "a.wav")]
+
+
+def test_of_those_that_wait_the_oldest_comes_first(tmp_path):
+    for name, age in (("a", 3), ("b", 1), ("c", 2)):
+        (tmp_path / f"{name}.wav").write_bytes(b"1")
+        os.utime(tmp_path / f"{name}.wav", ns=(age, age))
+    assert [name for _, name in told(tmp_path)] == ["b.wav", "c.wav", "a.wav"]
+
+
+def test_a_folder_that_is_slow_to_look_through_is_looked_through_less_often(tmp_path, monkeypatch):
+    clock, slept = Clock({}), []
+
+    def slow(*_):
+        clock.now += 3
+        return {}
+
+    def sleep(seconds):
+        slept.append(seconds)
+        clock.sleep(seconds)
+
+    monkeypatch.setattr(watch, "states", slow)
+    with pytest.raises(KeyboardInterrupt):
+        next(arrivals(tmp_path, SUFFIXES, 2.0, 1.0, sleep, clock))
+    assert set(slept) == {27.0}
 
 
 def test_one_that_changes_while_another_is_heard_waits(tmp_path):
@@ -102,4 +144,7 @@ def test_of_two_with_one_name_the_older_owns_it(tmp_path):
         os.utime(tmp_path / name, ns=(age, age))
     assert owner(tmp_path / "a [1].mp3", SUFFIXES) == tmp_path / "a [1].wav"
     assert owner(tmp_path / "a [1].wav", SUFFIXES) == tmp_path / "a [1].wav"
+    (tmp_path / "a [1].WAV").write_bytes(b"1")
+    os.utime(tmp_path / "a [1].WAV", ns=(0, 0))
+    assert owner(tmp_path / "a [1].mp3", SUFFIXES) == tmp_path / "a [1].WAV"
     assert owner(tmp_path / "gone.wav", SUFFIXES) == tmp_path / "gone.wav"

@@ -18,30 +18,18 @@ import soundfile
 from glmasr.frontend.audio import read_audio
 from glmasr.serving import web
 from glmasr.serving.rest import build_app
-from glmasr.serving.server import listening, server_of
 from glmasr.serving.service import Limits, Service
 from glmasr.text.tokenizer import SPECIAL
-from tests.serving.served import Counting, wait_for
+from tests.serving.served import Counting, running, wait_for
 
 PREDICT = "/gradio_api/run/predict"
 
 
 def serve(service, stack):
-    """The address of the service with its page, until the stack is closed."""
-    taken = listening("127.0.0.1", 0)
+    """The address of the service with its page, until the stack is closed, and the app."""
     app = build_app(service, pages=("web",))
-    server = server_of(app, service)
-    thread = threading.Thread(target=server.run, args=([taken],), daemon=True)
-    thread.start()
-    wait_for(lambda: server.started)
-
-    def end():
-        server.should_exit = True
-        thread.join(20)
-        service.close()
-
-    stack.callback(end)
-    return f"http://127.0.0.1:{taken.getsockname()[1]}", app
+    stack.callback(service.close)
+    return stack.enter_context(running(app, service)), app
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +115,27 @@ def test_choices_are_those_of_rest(client, serving, clips):
         assert answer.status_code == 400 and word in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("rest", [[], [""], ["", True]])
+def test_gradios_own_call_answers_one_value_through_its_events(client, clips, expected, rest):
+    """As Gradio's guide has curl ask: `call/predict` names an event, whose stream ends with what was heard."""
+    begun = client.post("/gradio_api/call/predict", json={"data": [data_url(clips[0].read_bytes()), *rest]})
+    assert begun.status_code == 200 and set(begun.json()) == {"event_id"}
+    assert called(client, begun.json()["event_id"]) == ("complete", [expected])
+
+
+def test_gradios_own_call_says_what_it_does_not_hear(client):
+    begun = client.post("/gradio_api/call/predict", json={"data": [data_url(b"no audio at all")]})
+    kind, told = called(client, begun.json()["event_id"])
+    assert kind == "error" and "is not audio" in told["error"]
+    assert client.post("/gradio_api/call/predict", json={"data": [1, 2, 3, 4]}).status_code == 400
+
+
+def called(client, event: str):
+    """The last event of a call, and what it says."""
+    lines = client.get(f"/gradio_api/call/predict/{event}").text.strip().splitlines()
+    return lines[-2].removeprefix("event: "), json.loads(lines[-1].removeprefix("data: "))
+
+
 @pytest.mark.parametrize(
     ("body", "word"),
     [
@@ -182,9 +191,11 @@ def test_uploads_are_bounded_and_leave_with_the_app(intake, transcriber):
             path = Path(upload(client, b"a" * 200_000))
             assert path.is_relative_to(folder) and client.get(f"/gradio_api/file={path}").content == b"a" * 200_000
             upload(client, b"b" * 200_000)
+            (folder / "gone.wav").symlink_to(folder / "nothing")  # as one that leaves while they are weighed
             assert client.post("/gradio_api/upload", files={"files": ("c.wav", b"c")}).status_code == 429
+            assert web._bytes_in(folder) == 400_000
     app.state.uploads.cleanup()
-    assert not folder.exists()
+    assert not folder.exists() and web._bytes_in(folder) == 0
 
 
 def test_a_server_that_ends_hears_all_files_of_a_page_first(serving, tmp_path):
@@ -249,6 +260,21 @@ def test_no_door_of_gradio_takes_a_path(client, door, path):
             follow_redirects=False,
         )
         assert 400 <= answer.status_code < 500, answer.text
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/config"), ("OPTIONS", "/gradio_api/upload"), ("GET", "/x")])
+def test_no_page_of_another_address_may_read_an_answer(client, method, path):
+    """Nor ask with what its user's browser knows of him; whatever name the server is reached by."""
+    asking = {"origin": "http://elsewhere.example", "host": "office.lan", "access-control-request-method": "POST"}
+    answer = client.request(method, path, headers=asking)
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.svg", "a.xhtml", "a.js"])
+def test_an_upload_is_never_run_as_a_page(client, name):
+    answer = client.get(f"/gradio_api/file={upload(client, b'<script>alert(1)</script>', name)}")
+    assert answer.status_code == 200 and answer.headers["content-disposition"].startswith("attachment")
+    assert answer.headers["content-type"] == "application/octet-stream"
 
 
 def test_the_page_says_that_it_needs_no_other_address(client):

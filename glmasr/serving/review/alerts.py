@@ -64,8 +64,7 @@ class Alerts:
         if hit.rule not in self.owed:
             return None
         self.owed.remove(hit.rule)
-        is_late = hit.rule.by_seconds is not None and hit.start_seconds > hit.rule.by_seconds
-        return missing(hit.rule, hit.rule.by_seconds or 0.0) if is_late else as_alert("said", hit)
+        return missing(hit.rule, hit.rule.by_seconds or 0.0) if hit.is_late else as_alert("said", hit)
 
     def _missed(self, known_seconds: float) -> list[dict[str, Any]]:
         late = [rule for rule in self.owed if rule.by_seconds is not None and rule.by_seconds < known_seconds]
@@ -84,24 +83,14 @@ def _ends_in(fresh: list[Unit], hit: Hit) -> bool:
 
 
 def as_alert(kind: str, hit: Hit) -> dict[str, Any]:
-    """A hit as JSON; times in seconds to the millisecond."""
-    return {
-        "type": "alert",
-        "kind": kind,
-        "rule": hit.rule.name,
-        "severity": hit.rule.severity,
-        "phrase": hit.phrase,
-        "heard": hit.heard,
-        "match": hit.match,
-        "score": hit.score,
-        "start": round(hit.start_seconds, 3),
-        "end": round(hit.end_seconds, 3),
-        "speaker": hit.speaker,
-        "context": hit.context,
-    }
+    """A hit as JSON."""
+    return {**_alert(kind, hit.rule), **hit.as_json()}
 
 
 def missing(rule: Rule, seconds: float) -> dict[str, Any]:
     """That a required phrase was not said, as JSON; `seconds` is the deadline, or the end."""
-    told = {"type": "alert", "kind": "missing", "rule": rule.name, "severity": rule.severity}
-    return {**told, "phrase": rule.phrases[0], "start": round(seconds, 3)}
+    return {**_alert("missing", rule), "phrase": rule.phrases[0], "start": round(seconds, 3)}
+
+
+def _alert(kind: str, rule: Rule) -> dict[str, Any]:
+    return {"type": "alert", "kind": kind, "rule": rule.name, "severity": rule.severity}

@@ -39,6 +39,11 @@ class Answer:
     state: str
     hit: Hit | None = None
 
+    def as_json(self) -> dict[str, Any]:
+        """All but its rule, of which the deadline is told."""
+        hit = self.hit.as_json() if self.hit else None
+        return {"state": self.state, "by_seconds": self.rule.by_seconds, "hit": hit}
+
 
 @dataclass(frozen=True)
 class Review:
@@ -54,12 +59,9 @@ class Review:
 
     def as_json(self) -> dict[str, Any]:
         """A transcript as `glmasr transcribe --format json` writes it, with `name` and `review` added."""
-        required = [
-            {**_rule(answer.rule), "state": answer.state, "by_seconds": answer.rule.by_seconds, "hit": _hit(answer.hit)}
-            for answer in self.required
-        ]
+        required = [{**_rule(one.rule), **one.as_json()} for one in self.required]
         found = {
-            "sensitive": [{**_rule(hit.rule), **(_hit(hit) or {})} for hit in self.sensitive],
+            "sensitive": [{**_rule(hit.rule), **hit.as_json()} for hit in self.sensitive],
             "required": required,
             "talk": [{**asdict(talk), "turns": _rounded(talk.turns)} for talk in self.course.talk],
             "silences": _rounded(self.course.silences),
@@ -236,7 +238,7 @@ def _answer(rule: Rule, hits: Sequence[Hit]) -> Answer:
     first = next((hit for hit in hits if hit.rule == rule), None)
     if first is None:
         return Answer(rule, "missing")
-    return Answer(rule, "late" if rule.by_seconds and first.start_seconds > rule.by_seconds else "said", first)
+    return Answer(rule, "late" if first.is_late else "said", first)
 
 
 def _rounded(stretches: Sequence[Stretch]) -> list[list[float]]:
@@ -245,18 +247,3 @@ def _rounded(stretches: Sequence[Stretch]) -> list[list[float]]:
 
 def _rule(rule: Rule) -> dict[str, Any]:
     return {"rule": rule.name, "severity": rule.severity, "speaker": rule.speaker}
-
-
-def _hit(hit: Hit | None) -> dict[str, Any] | None:
-    if hit is None:
-        return None
-    return {
-        "phrase": hit.phrase,
-        "heard": hit.heard,
-        "match": hit.match,
-        "score": hit.score,
-        "start": round(hit.start_seconds, 3),
-        "end": round(hit.end_seconds, 3),
-        "speaker": hit.speaker,
-        "context": hit.context,
-    }

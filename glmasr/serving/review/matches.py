@@ -4,6 +4,7 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rapidfuzz import fuzz, process
@@ -40,6 +41,24 @@ class Hit:
     match: str
     score: float
     context: str
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it was said behind its rule's deadline, if that has one."""
+        return self.rule.by_seconds is not None and self.start_seconds > self.rule.by_seconds
+
+    def as_json(self) -> dict[str, Any]:
+        """All but its rule; times in seconds to the millisecond."""
+        return {
+            "phrase": self.phrase,
+            "heard": self.heard,
+            "match": self.match,
+            "score": self.score,
+            "start": round(self.start_seconds, 3),
+            "end": round(self.end_seconds, 3),
+            "speaker": self.speaker,
+            "context": self.context,
+        }
 
 
 Place = tuple[int, int, Rule, str, str, float]

@@ -50,7 +50,7 @@ def _pieces(word: Word) -> list[Word]:
         return [word]
     step = (word.end_seconds - word.start_seconds) / sum(map(len, texts))
     starts = list(accumulate((step * len(text) for text in texts), initial=word.start_seconds))
-    return [Word(*piece, word.confidence) for piece in zip(texts, starts, starts[1:], strict=False)]
+    return [Word(*piece) for piece in zip(texts, starts, starts[1:], strict=False)]
 
 
 def units_in(phrase: str, language: str) -> list[str]:

@@ -28,6 +28,14 @@ def test_a_word_of_several_characters_is_cut_into_them():
     units = units_of(spoken(("您好，", 0, 3), ("iPhone", 3, 4)), "zh", "坐席")
     assert [unit.text for unit in units] == ["您", "好", "iphone"] and {unit.speaker for unit in units} == {"坐席"}
     assert units[1].start_seconds == 1 and shown(units) == "您好 iPhone"
+    units = units_of(spoken(("保證", 0, 2), ("iPhone手机", 2, 10)), "zh")
+    assert [unit.text for unit in units] == ["保", "证", "iphone", "手", "机"], "as Mandarin is compared: simplified"
+    assert [unit.start_seconds for unit in units] == [0, 1, 2, 8, 9] and shown(units[1:4]) == "證 iPhone 手"
+
+
+def test_segments_follow_one_another():
+    units = units_of([*spoken(("no", 0, 1)), *spoken(("no", 5, 6))], "en")
+    assert [unit.start_seconds for unit in units] == [0, 5] and shown(units) == "no no"
 
 
 def test_phrases_are_cut_as_words_are():
