@@ -249,22 +249,22 @@ TAIL = """## What was made cheap, and what it cost in accuracy
   Kernels are 15; with 31 it is 2.651 (`benchmarks/learning.py`, docs/LOG.md).
 - Codebooks are 4 × 256 instead of one of 8192: what objectives are worth with them is in `docs/LOG.md`.
 - Dropout: after 2,000 steps of reconstruction without it, the frozen probe is 1.708 and 1.707 nats (two seeds), with
-  0.1 it is 1.773 and 1.776 (docs/LOG.md): at this length it costs both time and accuracy. The default stays 0.1, as a
-  bundle hands it on to fine-tuning; `+model.encoder.dropout=0.0` saves what the table says.
+  0.1 it is 1.773 and 1.776 (docs/LOG.md): at this length it costs both time and accuracy. Pretraining goes without
+  (`dropout=0.1` brings it back), fine-tuning with it, whatever a bundle was pretrained with.
 
 ## Why figures fall short, where they do
 
 - Against torchaudio's Conformer at equal parameters: 22 % of its 7 M lie in its stem, so it has a block less, and those
   convolutions run close to the sgemm peak. It computes 2.2 times as much as ours for each second of audio, and where it
-  does so at a higher share of the peak than ours, the ratio is below 2. Ours loses most to dropout's random numbers.
+  does so at a higher share of the peak than ours, the ratio is below 2.
 - Against tiny.en: its matrix products are int8, those of our 28 M are float32. At 3 M ours passes it by far.
 - w2v-BERT and raw-wave peers work at frames of 20 ms, ours at 40; they are as their authors made them.
-- At 28 M SpeechBrain's Conformer, whose stem is as cheap as ours, is as fast as ours with dropout everywhere.
+- At 28 M SpeechBrain's Conformer has a stem as cheap as ours, and as many operations for a second of audio.
 - Raw-wave peers grow less with their width than ours, since at 7 M most of their work is the convolutions over the
   waveform; so the ratio to them falls at 28 M.
 - WeNet and NeMo are left out: they were not tried.
-- Loading: what `make pretrain` does to a waveform by default (speed and noise) takes a process a fifth of
-  the time that a step takes on both cores, and a worker takes it from the same two cores.
+- Loading: of the CPU time that an utterance of Opus takes until it is in a batch, its decoder has two thirds and speed
+  and noise the rest; a worker takes it from the same two cores. Decoded to WAV the two thirds are gone.
 """
 
 if __name__ == "__main__":

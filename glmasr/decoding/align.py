@@ -81,7 +81,7 @@ def likeliest_path(log_probs: Float[np.ndarray, "T V"], tokens: Sequence[int]) -
     states = np.empty(len(emissions), np.int64)
     for frame in range(len(emissions) - 1, -1, -1):
         states[frame] = state
-        state -= taken[frame, state]
+        state -= int(taken[frame, state])
     return labels[states]
 
 
