@@ -59,7 +59,7 @@ class CtcBeam:
     lm_weight: float = 0.5
     token_bonus: float = 0.0
     hotwords: Sequence[str] = ()
-    hotword_weight: float = 1.5
+    hotword_weight: float = 1.0
 
     def __post_init__(self):
         check_beam(self.beam)
@@ -89,7 +89,7 @@ class Attention:
     lm: str | None = None
     lm_weight: float = 0.3
     hotwords: Sequence[str] = ()
-    hotword_weight: float = 1.5
+    hotword_weight: float = 1.0
 
     def __post_init__(self):
         check_beam(self.beam)
@@ -123,7 +123,7 @@ class Joint:
     lm: str | None = None
     lm_weight: float = 0.3
     hotwords: Sequence[str] = ()
-    hotword_weight: float = 1.5
+    hotword_weight: float = 1.0
 
     def __post_init__(self):
         check_beam(self.beam)
@@ -159,7 +159,7 @@ class Rescore:
     lm_weight: float = 0.5
     token_bonus: float = 0.0
     hotwords: Sequence[str] = ()
-    hotword_weight: float = 1.5
+    hotword_weight: float = 1.0
 
     def __post_init__(self):
         check_beam(self.beam)
