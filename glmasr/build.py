@@ -64,7 +64,11 @@ def build(config: Any, **more: Any) -> Any:
             inspect.signature(target).bind(**arguments)
         except TypeError as error:
             raise InputError(f"{address}: {error}") from error
-        return target(**arguments)
+        try:
+            return target(**arguments)
+        except (TypeError, ValueError) as error:  # a width that heads do not divide, a dropout of 2
+            plain = (f"{name}={value}" for name, value in arguments.items() if isinstance(value, (str, int, float)))
+            raise InputError(f"{address} cannot be built from {', '.join(plain)}: {error}") from error
     if isinstance(config, (list, tuple)) or type(config).__name__ == "ListConfig":
         return [build(value) for value in config]
     return config

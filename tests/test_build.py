@@ -31,6 +31,20 @@ def test_nested_configs_are_built_first(wrap):
     assert isinstance(listed["augmentations"][0], SpecAugment) and listed["augmentations"][1:] == [3, "text", None]
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"dropout": 1.5}, "dropout=1.5: dropout probability has to be"),
+        ({"heads": 3}, "heads=3: width 8 must be an even"),
+    ],
+)
+def test_settings_that_an_object_refuses_are_told_in_a_sentence(setting, told):
+    encoder = {"_target_": "glmasr.model.encoder.Encoder", "width": 8, "blocks": 1}
+    heads = {} if "heads" in setting else {"heads": 2}
+    with pytest.raises(InputError, match=rf"^glmasr\.model\.encoder\.Encoder cannot be built from width=8, .*{told}"):
+        build({**encoder, **heads, **setting})
+
+
 def test_a_partial_waits_for_the_rest():
     waiting = build({**SPECAUGMENT, "_partial_": True})
     assert isinstance(waiting, functools.partial) and waiting(stretch_frames=2).stretch_frames == 2
