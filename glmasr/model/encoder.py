@@ -16,7 +16,7 @@ class Encoder(nn.Module):
 
     `subsample` and `contextualize` are apart because objectives look at the frames in between: they hide some of
     them, and take their targets from them. `inner_dropout` as in ConformerBlock: at 0, as wav2vec 2.0 has it within
-    its feed-forward layers, a step on CPU takes about a sixth less time (benchmarks/training.py).
+    its feed-forward layers, a step on CPU takes about a sixth less time than with 0.1 (docs/LOG.md).
     """
 
     def __init__(
