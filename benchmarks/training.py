@@ -59,8 +59,7 @@ from glmasr.objective.masking import draw_mask
 from glmasr.speech import RATE_HZ, Batch, Utterance
 from glmasr.training.datamodule import SpeechBatches
 from glmasr.training.optimizer import adamw
-from glmasr.training.pretrain import Pretraining
-from glmasr.training.run import open_catalog
+from glmasr.training.run import build_pretraining, open_catalog
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CORPUS = REPOSITORY.parent / "shared" / "corpora" / "librispeech_mini"
@@ -268,7 +267,7 @@ def bare(steps: int, *data: str) -> dict[str, float]:
         started = time.perf_counter()
         them = list(itertools.islice(batches.train_dataloader(), steps))
         loaded = time.perf_counter() - started
-    module = pretraining(config)
+    module = build_pretraining(config)
     side = Side("", module, lambda batch: module.loss(batch).total)
     taken = sum(seconds(lambda batch=batch: side.step(batch)) for batch in them)
     audio = sum(batch.seconds for batch in them)
@@ -322,6 +321,9 @@ def sides(size: str, batch: Batch, only: str) -> list[Side]:
         made[f"speechbrain BEST-RQ Conformer{with_it}"] = lambda dropout=dropout: best_rq(
             SpeechBrain(*SIZES[size]["speechbrain"], dropout), batch
         )
+    made[f"{name} random_projection, visible frames only"] = lambda: of_ours(
+        ours, "random_projection", batch, False, "predictor.layers=2"
+    )
     made[f"{name} contrastive_reconstruction, noise"] = lambda: of_ours(ours, "contrastive_reconstruction", batch, True)
     made["transformers Wav2Vec2Bert"] = lambda: best_rq(W2vBert(*SIZES[size]["w2v-bert"]), batch)
     made["transformers Wav2Vec2 pretraining"] = lambda: raw_wave("Wav2Vec2", *SIZES[size]["Wav2Vec2"])
@@ -347,23 +349,10 @@ def of_ours(shape: tuple[str, int, int, int], objective: str, batch: Batch, nois
     """A pretraining as scripts/pretrain.py builds it, without what Lightning does around it."""
     model, width, blocks, heads = shape
     sized = (f"model.encoder.width={width}", f"model.encoder.blocks={blocks}", f"model.encoder.heads={heads}")
-    module = pretraining(composed(f"model={model}", f"objective={objective}", *sized, *more))
+    module = build_pretraining(composed(f"model={model}", f"objective={objective}", *sized, *more))
     if objective == "random_projection":
         module.objective.codebook.fit(*clean_vectors(module.objective.codebook, batch))  # type: ignore[union-attr]
     return Side("", module, lambda batch: module.loss(batch if noise else without_noise(batch)).total)
-
-
-def pretraining(config: Mapping[str, Any]) -> Pretraining:
-    """As glmasr/training/run.py builds it."""
-    return Pretraining(
-        ear=build(config["frontend"]),
-        encoder=build(config["model"]["encoder"]),
-        objective=build(config["objective"]),
-        optimizer=build(config["optimizer"]),
-        schedule=build(config["schedule"]),
-        seed=0,
-        **config["masking"],
-    )
 
 
 def without_noise(batch: Batch) -> Batch:

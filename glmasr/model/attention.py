@@ -5,6 +5,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from glmasr.model.packing import Packing
+
 ROTARY_BASE = 10_000.0
 
 
@@ -14,7 +16,7 @@ def rotary_angles(length: int, head_width: int, device: torch.device) -> Float[T
     return torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
 
 
-def rotate(x: Float[Tensor, "B H T E"], angles: Float[Tensor, "T E2"]) -> Float[Tensor, "B H T E"]:
+def rotate(x: Float[Tensor, "B H S E"], angles: Float[Tensor, "*A S E2"]) -> Float[Tensor, "B H S E"]:
     """Turn each pair (first half, second half) of channels by its position's angle."""
     first, second = x.float().chunk(2, dim=-1)
     cos, sin = angles.cos(), angles.sin()
@@ -35,38 +37,47 @@ class RotaryAttention(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "B T D"],
-        angles: Float[Tensor, "T E2"],
-        allowed: Bool[Tensor, "B 1 #T T"] | None = None,
+        x: Float[Tensor, "*F D"],
+        angles: Float[Tensor, "*A S E2"],
+        allowed: Bool[Tensor, "B 1 #S S"] | None = None,
         causal: bool = False,
-    ) -> Float[Tensor, "B T D"]:
+        packing: Packing | None = None,
+    ) -> Float[Tensor, "*F D"]:
         mixed = scaled_dot_product_attention(
-            *self.turned(x, angles),
+            *self.turned(x, angles, packing),
             attn_mask=allowed,
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=causal,
         )
-        return self.project_out(mixed.transpose(1, 2).reshape(x.shape))
+        return self.joined(mixed.transpose(1, 2).flatten(2), packing)
 
-    def turned(self, x: Float[Tensor, "B T D"], angles: Float[Tensor, "T E2"]) -> tuple[Tensor, Tensor, Tensor]:
+    def turned(
+        self, x: Float[Tensor, "*F D"], angles: Float[Tensor, "*A S E2"], packing: Packing | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, H, T, E), the first two at their positions."""
-        batch, length, width = x.shape
-        qkv = self.project_in(x).view(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        qkv = self.project_in(x)
+        if packing is not None:
+            qkv = packing.unpack(qkv)
+        query, key, value = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return rotate(query, angles), rotate(key, angles), value
+
+    def joined(self, mixed: Float[Tensor, "B T D"], packing: Packing | None) -> Float[Tensor, "*F D"]:
+        """What the heads found, side by side, projected."""
+        return self.project_out(mixed if packing is None else packing.pack(mixed))
 
     def nearby(
         self,
-        x: Float[Tensor, "B T D"],
-        angles: Float[Tensor, "T E2"],
+        x: Float[Tensor, "*F D"],
+        angles: Float[Tensor, "*A S E2"],
         padding: Bool[Tensor, "B T"],
         chunk_frames: int,
         left_chunks: int,
-    ) -> Float[Tensor, "B T D"]:
+        packing: Packing | None = None,
+    ) -> Float[Tensor, "*F D"]:
         """As under `chunk_mask`, but only what is allowed is computed: the cost grows with T, not with its square."""
-        length, before = x.shape[1], left_chunks * chunk_frames
+        (batch, length), before = padding.shape, left_chunks * chunk_frames
         behind, window = -length % chunk_frames, before + chunk_frames
-        query, key, value = self.turned(x, angles)
+        query, key, value = self.turned(x, angles, packing)
         query = pad(query, (0, 0, 0, behind)).unflatten(2, (-1, chunk_frames))
         key, value = (pad(one, (0, 0, before, behind)).unfold(2, window, chunk_frames) for one in (key, value))
         seen = pad(~padding, (before, behind)).unfold(1, window, chunk_frames)  # B C W
@@ -78,8 +89,8 @@ class RotaryAttention(nn.Module):
             attn_mask=seen.flatten(0, 1)[:, None, None],
             dropout_p=self.dropout if self.training else 0.0,
         )
-        mixed = mixed.unflatten(0, (x.shape[0], -1)).transpose(2, 3).flatten(3).flatten(1, 2)  # B T D
-        return self.project_out(mixed[:, :length])
+        mixed = mixed.unflatten(0, (batch, -1)).transpose(2, 3).flatten(3).flatten(1, 2)  # B T D
+        return self.joined(mixed[:, :length], packing)
 
 
 def chunk_mask(length: int, chunk_frames: int, left_chunks: int | None, device: torch.device) -> Bool[Tensor, "T T"]:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import glu, pad
 
 from glmasr.model.attention import RotaryAttention
+from glmasr.model.packing import Packing
 
 BRANCH_GAIN = 0.1
 """What the last layer of every residual branch is scaled by at first, so that a deep encoder begins near its stem (the
@@ -50,10 +51,16 @@ class Convolution(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], padding: Bool[Tensor, "B T"] | None, chunk_frames: int | None = None
-    ) -> Float[Tensor, "B T D"]:
+        self,
+        x: Float[Tensor, "*F D"],
+        padding: Bool[Tensor, "B T"] | None,
+        chunk_frames: int | None = None,
+        packing: Packing | None = None,
+    ) -> Float[Tensor, "*F D"]:
         x = glu(self.gate(self.norm_in(x)))
-        if padding is not None:
+        if packing is not None:
+            x = packing.unpack(x)
+        elif padding is not None:
             x = x.masked_fill(padding[..., None], 0.0)
         if chunk_frames is None or not self.after:
             x = self.over_time(pad(x, (0, 0, self.before, self.after)))
@@ -61,6 +68,8 @@ class Convolution(nn.Module):
             windows = in_chunks(x, self.before, chunk_frames)
             chunks = self.over_time(pad(windows.flatten(0, 1), (0, 0, 0, self.after)))
             x = chunks.unflatten(0, windows.shape[:2]).flatten(1, 2)[:, : x.shape[1]]
+        if packing is not None:
+            x = packing.pack(x)
         return self.dropout(self.project(self.activation(self.norm(x))))
 
     def over_time(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T2 D"]:
@@ -78,6 +87,9 @@ def in_chunks(x: Float[Tensor, "B T D"], before: int, chunk_frames: int) -> Floa
 
 class ConformerBlock(nn.Module):
     """Half feed-forward, attention, convolution, half feed-forward, norm; each but the last added to its input.
+
+    Frames are (B, T), or with `packing` the N of them that are there: then only attention and the convolution over
+    time, which look at others, unpack them. `padding` is True where no frame is.
 
     `dropout` is of what is added, `inner_dropout` of what lies within: attention's weights and the wide feed-forward
     layers, three quarters of all random numbers; None: as `dropout`.
@@ -109,19 +121,22 @@ class ConformerBlock(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "B T D"],
-        angles: Float[Tensor, "T E2"],
+        x: Float[Tensor, "*F D"],
+        angles: Float[Tensor, "*A S E2"],
         padding: Bool[Tensor, "B T"] | None,
-        allowed: Bool[Tensor, "B 1 #T T"] | None,
+        allowed: Bool[Tensor, "B 1 #S S"] | None,
         chunk_frames: int | None = None,
         left_chunks: int | None = None,
-    ) -> Float[Tensor, "B T D"]:
+        packing: Packing | None = None,
+    ) -> Float[Tensor, "*F D"]:
         x = x + 0.5 * self.feed_in(x)
+        heard = self.norm_attention(x)
         if left_chunks is None or chunk_frames is None or padding is None:
-            attended = self.attention(self.norm_attention(x), angles, allowed)
+            tight = packing if packing is None or packing.tight is None else packing.tight
+            attended = self.attention(heard, angles, allowed, packing=tight)
         else:
-            attended = self.attention.nearby(self.norm_attention(x), angles, padding, chunk_frames, left_chunks)
+            attended = self.attention.nearby(heard, angles, padding, chunk_frames, left_chunks, packing)
         x = x + self.dropout(attended)
-        x = x + self.convolution(x, padding, chunk_frames)
+        x = x + self.convolution(x, padding, chunk_frames, packing)
         x = x + 0.5 * self.feed_out(x)
         return self.norm_out(x)

@@ -1,5 +1,7 @@
 """Features in, context out: subsampling, an optional mask, Conformer blocks."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -8,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from glmasr.lengths import padding_mask
 from glmasr.model.attention import chunk_mask, rotary_angles
 from glmasr.model.conformer import ConformerBlock
+from glmasr.model.packing import Packing
 from glmasr.model.subsampling import Subsampling
 
 
@@ -59,13 +62,17 @@ class Encoder(nn.Module):
         mask: Bool[Tensor, "B T"] | None = None,
         chunk_frames: int | None = None,
         left_chunks: int | None = None,
+        packing: Packing | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Frames → context. Frames under `mask` are hidden behind one learned vector; padded frames come out as noise.
 
         With `chunk_frames` a frame attends to its own chunk and `left_chunks` before it (all of them if None), and
         convolutions end with the chunk: what streaming gives, chunk by chunk (model/streaming.py).
+
+        With `packing` only the frames in it are computed and heard, all others are as padding, and come out as zeros:
+        without what lies behind an utterance's end, or without hidden frames too (He et al. 2022, "MAE").
         """
-        return self.layers(frames, lengths, mask, chunk_frames, left_chunks)[-1]
+        return self.layers(frames, lengths, mask, chunk_frames, left_chunks, packing)[-1]
 
     def layers(
         self,
@@ -74,28 +81,41 @@ class Encoder(nn.Module):
         mask: Bool[Tensor, "B T"] | None = None,
         chunk_frames: int | None = None,
         left_chunks: int | None = None,
+        packing: Packing | None = None,
     ) -> list[Float[Tensor, "B T D"]]:
         """What every block makes of the frames, the lowest first; the last is the context."""
         length = frames.shape[1]
-        x = self.project(frames)
+        if packing is not None and left_chunks is not None:
+            packing = replace(packing, tight=None)  # what is near is cut from rows with their gaps
+        x = self.project(frames if packing is None else packing.pack(frames))
         if mask is not None:
-            x = torch.where(mask[..., None], self.mask_embedding.to(x.dtype), x)
+            hidden = mask if packing is None else mask.flatten()[packing.places]
+            x = torch.where(hidden[..., None], self.mask_embedding.to(x.dtype), x)
         x = self.dropout(x)
-        padding = padding_mask(lengths, length)
-        allowed = ~padding[:, None, None, :]
+        padding = padding_mask(lengths, length) if packing is None else ~packing.present()
+        angles, seen, limits = rotary_angles(length, self.head_width, x.device), ~padding, None
         if chunk_frames is not None and left_chunks is None:
-            allowed = allowed & chunk_mask(length, chunk_frames, None, x.device)
-            # A padded row may see nothing; a softmax over nothing is NaN, so it may look at itself.
-            allowed = allowed | torch.eye(length, dtype=torch.bool, device=x.device)
-        angles = rotary_angles(length, self.head_width, x.device)
+            limits = chunk_mask(length, chunk_frames, None, x.device)
+        if packing is not None and packing.tight is not None:
+            seen = packing.tight.present()
+            places = packing.tight.unpack(packing.positions()[:, None])[..., 0]  # B S
+            angles = angles[places][:, None]
+            limits = None if limits is None else limits[places[:, :, None], places[:, None]][:, None]
+        allowed = seen[:, None, None, :]
+        # A softmax over nothing is NaN, so a frame that is not there may look at itself, or at all, where nothing is.
+        if limits is not None:
+            allowed = allowed & limits | torch.eye(seen.shape[1], dtype=torch.bool, device=x.device)
+        elif packing is not None:
+            allowed = allowed | ~seen.any(1)[:, None, None, None]
         layers = []
         for block in self.blocks:
             if self.checkpointing and self.training:
-                x = checkpoint(block, x, angles, padding, allowed, chunk_frames, left_chunks, use_reentrant=False)
+                view = (x, angles, padding, allowed, chunk_frames, left_chunks, packing)
+                x = checkpoint(block, *view, use_reentrant=False)
             else:
-                x = block(x, angles, padding, allowed, chunk_frames, left_chunks)
+                x = block(x, angles, padding, allowed, chunk_frames, left_chunks, packing)
             layers.append(x)
-        return layers
+        return layers if packing is None else [packing.unpack(layer) for layer in layers]
 
     def forward(
         self, features: Float[Tensor, "B F M"], lengths: Int[Tensor, " B"], **view

@@ -13,10 +13,11 @@ from torch import Tensor
 class View:
     """One batch as an objective sees it.
 
-    `context` is what the encoder made of the damaged, masked input. `stem` makes `frames`, the stem's output for the
-    clean waveform (gradients flow), once they are asked for. `features` are its normalized log-mel, `clean` the same
-    with four feature frames stacked per frame. `mask` is True where the input was hidden, `padding` where there is no
-    speech. `step` counts optimizer steps.
+    `context` is what the encoder made of the damaged, masked input; of hidden frames, where the encoder never computes
+    them, what a predictor inferred; then `encoded` is what the encoder made, None otherwise. `stem` makes `frames`,
+    the stem's output for the clean waveform (gradients flow), once they are asked for. `features` are its normalized
+    log-mel, `clean` the same with four feature frames stacked per frame. `mask` is True where the input was hidden,
+    `padding` where there is no speech. `step` counts optimizer steps.
     """
 
     context: Float[Tensor, "B T D"]
@@ -28,6 +29,7 @@ class View:
     step: int
     features: Float[Tensor, "B F M"]
     feature_lengths: Int[Tensor, " B"]
+    encoded: Float[Tensor, "B T D"] | None = None
 
     @cached_property
     def frames(self) -> Float[Tensor, "B T D"]:

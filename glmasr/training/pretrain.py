@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from glmasr.lengths import padding_mask
 from glmasr.model.encoder import Encoder
+from glmasr.model.packing import packing_of
+from glmasr.model.predictor import Predictor
 from glmasr.model.subsampling import STRIDE, stack_features
 from glmasr.objective.contract import Loss, Objective, View
 from glmasr.objective.masking import NO_CHUNKS, draw_chunk, draw_mask
@@ -36,8 +38,8 @@ def step_rng(seed: int, index: int) -> np.random.Generator:
 class Seen:
     """What the last training step leaves to look at, all detached: health is judged from it.
 
-    `parts` as the objective gave them, `context` of at most `SAMPLED_FRAMES` real frames (S, D), `size` the mean
-    absolute value of the clean features' real frames (about 0.8 for speech, 0 for digital silence).
+    `parts` as the objective gave them, `context` of at most `SAMPLED_FRAMES` frames that the encoder computed (S, D),
+    `size` the mean absolute value of the clean features' real frames (about 0.8 for speech, 0 for digital silence).
     """
 
     loss: Tensor
@@ -50,7 +52,11 @@ SAMPLED_FRAMES = 1024
 
 
 class Pretraining(lightning.LightningModule):
-    """The encoder hears a damaged, masked batch; the objective knows the clean one."""
+    """The encoder hears a damaged, masked batch; the objective knows the clean one.
+
+    Hidden frames are one learned vector to the encoder. With a `predictor` they are nothing at all to it, which makes
+    a step the cheaper the more is hidden, and the predictor infers them from the others.
+    """
 
     def __init__(
         self,
@@ -63,9 +69,13 @@ class Pretraining(lightning.LightningModule):
         mask_span_frames: int,
         seed: int,
         chunks: dict[str, Any] | None = None,
+        predictor: Predictor | None = None,
     ):
         super().__init__()
         self.chunks = chunks or NO_CHUNKS
+        self.predictor = predictor
+        # Data-parallel training waits for the gradient of whatever may have one.
+        encoder.mask_embedding.requires_grad_(predictor is None)
         self.ear, self.encoder, self.objective = ear, encoder, objective
         self.optimizer, self.schedule = optimizer, schedule
         self.mask_share, self.mask_span_frames, self.seed = mask_share, mask_span_frames, seed
@@ -80,13 +90,19 @@ class Pretraining(lightning.LightningModule):
         if batch.clean is not None or chunk is not None:
             clean, _ = self.ear(batch.waveform if batch.clean is None else batch.clean, batch.lengths)
         heard, frame_lengths = self.encoder.subsample(features, lengths)
-        size = heard.shape[1]
-        mask = draw_mask(frame_lengths.tolist(), size, self.mask_share, self.mask_span_frames, rng).to(heard.device)
-        context = self.encoder.contextualize(heard, frame_lengths, mask, chunk)
+        size, ends = heard.shape[1], frame_lengths.tolist()
+        drawn = draw_mask(ends, size, self.mask_share, self.mask_span_frames, rng)
+        mask, real = drawn.to(heard.device), packing_of(ends, size).to(heard.device)
+        if self.predictor is None:
+            encoded, context = None, self.encoder.contextualize(heard, frame_lengths, mask, chunk, packing=real)
+        else:
+            visible = packing_of(ends, size, drawn).to(heard.device)
+            encoded = self.encoder.contextualize(heard, frame_lengths, None, chunk, packing=visible)
+            context = self.predictor(encoded, mask, real)
         padding = padding_mask(frame_lengths, size)
         stacked = stack_features(clean, size)
         stem = partial(self.stem, clean, lengths)
-        return View(context, stem, stacked, mask, padding, frame_lengths, step, clean, lengths)
+        return View(context, stem, stacked, mask, padding, frame_lengths, step, clean, lengths, encoded)
 
     def stem(self, features: Tensor, lengths: Tensor) -> Tensor:
         """The encoder's stem alone."""
@@ -105,7 +121,8 @@ class Pretraining(lightning.LightningModule):
         view = self.look(batch, self.global_step)
         loss = self.judge(view)
         real = ~view.padding
-        context, size = view.context.detach()[real][:SAMPLED_FRAMES], view.clean[real].abs().mean()
+        encoded = view.context[real] if view.encoded is None else view.encoded[real & ~view.mask]
+        context, size = encoded.detach()[:SAMPLED_FRAMES], view.clean[real].abs().mean()
         self.seen = Seen(loss.total.detach(), loss.parts, context, size)
         if self._trainer and is_logged(self._trainer, self.global_step + 1):
             for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
@@ -120,10 +137,10 @@ class Pretraining(lightning.LightningModule):
     def configure_model(self) -> None:
         """Cut what is trained into shards, where the strategy wants them."""
         if self.device_mesh is not None:
-            shard(self.encoder, self.objective, mesh=self.device_mesh["data_parallel"])
+            others = (self.objective, *([self.predictor] if self.predictor else []))
+            shard(self.encoder, *others, mesh=self.device_mesh["data_parallel"])
 
     def configure_optimizers(self):
-        parameters = [*self.encoder.parameters(), *self.objective.parameters()]
-        optimizer = self.optimizer([{"params": parameters}])
+        optimizer = self.optimizer([{"params": [one for one in self.parameters() if one.requires_grad]}])
         scheduler = scheduled(optimizer, self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

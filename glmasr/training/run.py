@@ -29,6 +29,7 @@ from glmasr.data.catalog import Catalog, prepare_catalog
 from glmasr.decoding.search import open_search
 from glmasr.frontend.logmel import HOP_SAMPLES
 from glmasr.model.adapters import adapt, merged
+from glmasr.model.predictor import Predictor
 from glmasr.model.recognizer import Recognizer, parameter_count, with_vocabulary
 from glmasr.model.subsampling import STRIDE
 from glmasr.speech import RATE_HZ, InputError
@@ -283,6 +284,23 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed)
 
 
+def build_pretraining(config: Config) -> Pretraining:
+    """Encoder, objective and what else a pretraining trains, with fresh weights."""
+    encoder, objective = build(config["model"]["encoder"]), build(config["objective"])
+    shape = dict(config["predictor"])
+    return Pretraining(
+        ear=build(config["frontend"]),
+        encoder=encoder,
+        objective=objective,
+        predictor=Predictor(encoder.width, dropout=config["dropout"], **shape) if shape["layers"] else None,
+        optimizer=build(config["optimizer"]),
+        schedule=build(config["schedule"]),
+        seed=config["seed"],
+        chunks=config["chunks"],
+        **config["masking"],
+    )
+
+
 @attentive()
 def pretrain(config: Config) -> None:
     """`make pretrain`: an encoder from unlabelled audio."""
@@ -294,17 +312,8 @@ def pretrain(config: Config) -> None:
     train = catalog.subset(split=config["splits"]["train"], **limits)
     dev = catalog.subset(split=config["splits"]["dev"], **limits)
     seed_everything(config["seed"])
-    encoder = build(config["model"]["encoder"])
-    module = Pretraining(
-        ear=build(config["frontend"]),
-        encoder=encoder,
-        objective=build(config["objective"]),
-        optimizer=build(config["optimizer"]),
-        schedule=build(config["schedule"]),
-        seed=config["seed"],
-        chunks=config["chunks"],
-        **config["masking"],
-    )
+    module = build_pretraining(config)
+    encoder = module.encoder
     if not run.origin:
         for facts in fit_codebooks(module.objective, module.ear, train, **config["clusters"]):
             say("codebook: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()))

@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from glmasr.frontend.pipeline import Ear
+from glmasr.lengths import padding_mask
+from glmasr.model.attention import chunk_mask, rotary_angles
 from glmasr.model.encoder import Encoder
+from glmasr.model.packing import packing_of
 
 VIEWS = {
     "whole": {},
@@ -43,6 +46,53 @@ def test_gradients_are_finite_under_padding(heard, view):
     context, counts = encoder(*heard, mask=torch.rand(4, -(-heard[0].shape[1] // 4)) < 0.5, **VIEWS[view])
     sum(row[:count].square().sum() for row, count in zip(context, counts, strict=True)).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_packed_it_is_the_same_with_less_work(heard, view, share):
+    features, lengths = heard
+    found = []
+    for is_packed in (False, True):
+        encoder = tiny()
+        frames, counts = encoder.subsample(features, lengths)
+        size = frames.shape[1]
+        mask = torch.rand(4, size, generator=torch.Generator().manual_seed(0)) < share if share else None
+        packing = packing_of(counts.tolist(), size) if is_packed else None
+        context = encoder.contextualize(frames, counts, mask, **VIEWS[view], packing=packing)
+        real = ~padding_mask(counts, size)
+        (context[real] * torch.linspace(-1, 1, 32)).square().sum().backward()
+        assert not is_packed or not context[~real].any()
+        found.append((context[real].detach(), {name: p.grad for name, p in encoder.named_parameters()}))
+    (dense, gradients), (packed, again) = found
+    torch.testing.assert_close(packed, dense, rtol=0, atol=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(again[name], gradient, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_hidden_frames_that_are_left_out_are_as_padding(view):
+    """The blocks themselves, told that hidden frames are padding, are the reference."""
+    encoder, lengths = tiny(), torch.tensor([24, 17, 1])
+    frames, hidden = torch.randn(3, 24, 32), torch.rand(3, 24, generator=torch.Generator().manual_seed(1)) < 0.5
+    hidden[2, 0] = True  # nothing of the last is there
+    packing = packing_of(lengths.tolist(), 24, hidden)
+    context = encoder.contextualize(frames, lengths, **VIEWS[view], packing=packing)
+    visible = packing.present()
+    assert context.isfinite().all() and not context[~visible].any()
+    limits = chunk_mask(24, **({"left_chunks": None} | VIEWS[view]), device=frames.device) if VIEWS[view] else True
+    allowed = visible[:, None, None] & limits | torch.eye(24, dtype=torch.bool)
+    x = encoder.project(frames)
+    for block in encoder.blocks:
+        chunk = VIEWS[view].get("chunk_frames")
+        x = block(x, rotary_angles(24, 16, x.device), ~visible, allowed, chunk)
+    torch.testing.assert_close(context[visible], x[visible], rtol=0, atol=1e-5)
+    changed = torch.where(visible[..., None], frames, torch.randn_like(frames))
+    assert torch.equal(encoder.contextualize(changed, lengths, **VIEWS[view], packing=packing), context)
+    context.square().sum().backward()
+    missed = {name for name, p in encoder.named_parameters() if p.grad is None}
+    assert {name for name in missed if not name.startswith("subsampling.")} == {"mask_embedding"}
+    assert all(p.grad.isfinite().all() for p in encoder.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -9,14 +9,19 @@ import torch
 from glmasr.build import build
 from glmasr.data.dataset import SpeechDataset, collate
 from glmasr.model.codebook import Codebook
+from glmasr.model.packing import packing_of
 from glmasr.speech import Batch
 from glmasr.training.pretrain import Pretraining, step_rng
+from glmasr.training.run import build_pretraining
 from tests.small import CONF, SMALL, composed
 
 OBJECTIVES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
 ALONE = [f"objective.weights.{part}=0.0" for part in ("contrastive", "reconstruction")]
-CASES = [[f"objective={name}"] for name in OBJECTIVES] + [
-    ["objective=contrastive_reconstruction", off] for off in ALONE
+VISIBLE = "predictor.layers=2"
+CASES = [
+    *([f"objective={name}"] for name in OBJECTIVES),
+    *([f"objective={name}", VISIBLE] for name in OBJECTIVES),
+    *(["objective=contrastive_reconstruction", off] for off in ALONE),
 ]
 
 
@@ -31,16 +36,7 @@ def batch(catalog) -> Batch:
 def pretraining(*overrides: str, seed: int = 0) -> Pretraining:
     torch.manual_seed(seed)
     config = composed("pretrain", *SMALL, "optimizer.learning_rate=0.003", "trainer.max_steps=40", *overrides)
-    parts = {name: build(config[key]) for name, key in {"ear": "frontend", "objective": "objective"}.items()}
-    encoder, schedule = build(config["model"]["encoder"]), build(config["schedule"])
-    return Pretraining(
-        **parts,
-        encoder=encoder,
-        optimizer=build(config["optimizer"]),
-        schedule=schedule,
-        seed=seed,
-        **config["masking"],
-    )
+    return build_pretraining(config | {"seed": seed})
 
 
 def fit(module: Pretraining, batch: Batch) -> None:
@@ -71,8 +67,8 @@ def test_an_objective_falls_and_reaches_every_parameter(batch, overrides):
     losses = steps(module, batch)
     first = next(losses)
     unreached = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert not unreached
-    assert all(torch.isfinite(p.grad).all() for p in module.parameters())
+    assert unreached == (["encoder.mask_embedding"] if VISIBLE in overrides else [])
+    assert all(torch.isfinite(p.grad).all() for p in module.parameters() if p.grad is not None)
     last = [next(losses) for _ in range(30)][-1]
     assert last < 0.93 * first
 
@@ -96,7 +92,23 @@ def test_the_view_hides_from_the_encoder_what_the_objective_knows(batch):
     # What is under the mask cannot be told from the context: all the masked input frames may change.
     heard, lengths = module.encoder.subsample(*module.ear(batch.waveform, batch.lengths))
     changed = torch.where(view.mask[..., None], torch.randn_like(heard), heard)
-    assert torch.equal(view.context, module.encoder.contextualize(changed, lengths, view.mask))
+    packing = packing_of(lengths.tolist(), heard.shape[1])
+    assert torch.equal(view.context, module.encoder.contextualize(changed, lengths, view.mask, packing=packing))
+
+
+def test_with_a_predictor_the_encoder_never_hears_what_is_hidden(batch):
+    module = pretraining(VISIBLE).eval()
+    view = module.look(batch, 5)
+    visible = ~view.mask & ~view.padding
+    assert not view.encoded[~visible].any() and view.encoded[visible].abs().sum(-1).all()
+    heard, lengths = module.encoder.subsample(*module.ear(batch.waveform, batch.lengths))
+    packing = packing_of(lengths.tolist(), heard.shape[1], view.mask)
+    changed = torch.where(visible[..., None], heard, torch.randn_like(heard))
+    assert torch.equal(view.encoded, module.encoder.contextualize(changed, lengths, packing=packing))
+    real = packing_of(lengths.tolist(), heard.shape[1])
+    assert torch.equal(view.context, module.predictor(view.encoded, view.mask, real))
+    module.train().training_step(batch, 0)
+    assert len(module.seen.context) == visible.sum()  # health looks at what the encoder computed
 
 
 def test_the_randomness_of_a_step_is_its_seed_and_number():
