@@ -60,8 +60,8 @@ class ColoredNoise:
     def __call__(self, samples: int, rng: np.random.Generator) -> np.ndarray:
         """`samples` of noise (N) as float32, of no particular level."""
         size = cast(int, scipy.fft.next_fast_len(max(samples, 2), real=True))
-        spectrum = np.asarray(scipy.fft.rfft(rng.standard_normal(size, dtype=np.float32)))
         hertz = np.fft.rfftfreq(size, 1 / RATE_HZ).astype(np.float32)
+        spectrum = rng.standard_normal(2 * len(hertz), dtype=np.float32).view(np.complex64)  # that of white noise
         exponent = rng.uniform(self.exponent_low, self.exponent_high)
         spectrum *= np.maximum(hertz, LOWEST_HZ) ** np.float32(-exponent / 2)
         spectrum[0] = 0
