@@ -74,8 +74,8 @@ def training(found: Row) -> Iterator[str]:
     before, after = found["limits"]["before"], found["limits"]["after"]
     yield (
         f"sgemm {before['gflops']:.0f} GFLOP/s before and {after['gflops']:.0f} after, copies {before['gb_s']:.0f} and "
-        f"{after['gb_s']:.0f} GB/s; the batch is {found['audio_seconds']:.0f} s of speech, of what is computed "
-        f"{found['padding']:.0%} is padding.\n"
+        f"{after['gb_s']:.0f} GB/s; the batch is {found['audio_seconds']:.0f} s of speech, padded by as much as is "
+        f"{found['padding']:.0%} of the whole.\n"
     )
     head = (
         "size",

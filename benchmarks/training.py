@@ -7,11 +7,12 @@ python benchmarks/training.py --loading --json benchmarks/results/loading.json  
 A step is features, forward, backward, clipping and AdamW, of one batch of 8 utterances of 4 to 10 s, padded. At each
 size all have as many parameters within a few percent, those that hear log-mel the same width too, kernels of 15 and,
 but where a row says otherwise, no dropout. Log-mel models name random-projection codes of the hidden 40 % of their
-frames by the same head (glmasr/objective/cluster.py); raw-wave models are pretrained by their own contrast. All take a
-step in turns; medians are kept, `ratio` is to the first row of the size, and the slowest sides rest in some rounds.
-`mfu` is the share of the sgemm peak, which is measured before and after; its operations are those of matrix products
-and convolutions as executed, on padding too, without the Fourier transform. `mb_per_audio_second` is how far a step
-raises the process' memory, per second of padded audio.
+frames by the same head (glmasr/objective/cluster.py), ours `visible frames only` by an encoder that leaves hidden
+frames out, and two convolutions that infer them (glmasr/model/predictor.py); raw-wave models are pretrained by their
+own contrast. All take a step in turns; medians are kept, `ratio` is to the first row of the size, and the slowest sides
+rest in some rounds. `mfu` is the share of the sgemm peak, which is measured before and after; its operations are those
+of matrix products and convolutions as executed, on padding too where a side computes it, without the Fourier transform.
+`mb_per_audio_second` is how far a step raises the process' memory, per second of padded audio.
 
 With --loading, conf/pretrain.yaml is run as it stands but for the data,
 and without probes: what `make pretrain` trains per second, logs and loads included, against the steps alone on the same

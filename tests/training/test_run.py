@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 from torch.nn.functional import ctc_loss
 
-from glmasr.bundle import build_recognizer, open_bundle
+from glmasr.bundle import build_recognizer, encoder_weights, open_bundle
 from glmasr.data.catalog import write_catalog
 from glmasr.frontend.logmel import feature_lengths
 from glmasr.model.recognizer import VOCABULARY
@@ -164,6 +164,20 @@ def test_pretraining_leaves_a_run_folder_and_is_done_once(corpus, tmp_path, monk
     assert weights.stat().st_mtime_ns == written
     with pytest.raises(InputError, match=r"there is no bundle at .*nowhere: run `make pretrain` first"):
         stages.finetune(composed("finetune", *small(corpus, tmp_path, f"bundle={tmp_path}/nowhere")))
+
+
+def test_a_predictor_is_trained_kept_in_checkpoints_and_not_in_the_bundle(corpus, tmp_path):
+    steps = ["trainer.val_check_interval=2", "checkpoints.every_steps=2", "predictor.layers=1", "name=p"]
+    config = composed("pretrain", *small(corpus, tmp_path, *steps, "trainer.max_steps=2"))
+    pretrain(config)
+    [kept] = (tmp_path / "runs" / "p" / "checkpoints").glob("*.ckpt")
+    named = set(torch.load(kept, weights_only=True)["state_dict"])
+    assert any(name.startswith("predictor.layers.0.") for name in named)
+    bundle = open_bundle(tmp_path / "runs" / "p" / "bundle")
+    assert set(encoder_weights(bundle)) == {name.removeprefix("encoder.") for name in named if "encoder." in name}
+    begun = stages.build_pretraining(config)
+    assert begun.predictor is not None and not begun.encoder.mask_embedding.requires_grad
+    trained(corpus, tmp_path, f"bundle={tmp_path}/runs/p/bundle")
 
 
 def test_without_labels_there_is_no_probe_but_a_line(tmp_path, capsys):
