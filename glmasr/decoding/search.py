@@ -63,6 +63,7 @@ class CtcBeam:
 
     def __post_init__(self):
         check_beam(self.beam)
+        check_tokens(self.tokens)
         _ = self.guide  # what is wrong with it is said now
 
     @cached_property
@@ -163,6 +164,7 @@ class Rescore:
 
     def __post_init__(self):
         check_beam(self.beam)
+        check_tokens(self.tokens)
         check_weight(self.ctc_weight)
         _ = self.decoder, self.guide
 
@@ -248,6 +250,12 @@ def check_beam(beam: int) -> None:
     """InputError for a beam of nothing."""
     if beam < 1:
         raise InputError(f"a beam of {beam} finds nothing: choose 1 or more")
+
+
+def check_tokens(tokens: int) -> None:
+    """InputError for frames at which nothing is tried."""
+    if tokens < 1:
+        raise InputError(f"with tokens {tokens} every text stays empty: choose 1 or more to try at each frame")
 
 
 def check_weight(ctc_weight: float) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from glmasr.build import build
-from glmasr.decoding.ctc import beam_search, exact_scores, greedy, search_one
+from glmasr.decoding.ctc import SHORT, WIDE, beam_search, exact_scores, greedy, likeliest, search_one
 from glmasr.decoding.hypothesis import Hypothesis
 from glmasr.text.tokenizer import BLANK
 from tests.decoding import brute
@@ -88,9 +88,51 @@ def plain_beam_search(log_probs: torch.Tensor, beam: int) -> dict[tuple[int, ...
 @pytest.mark.parametrize(("spread", "beam"), [(0.3, 10), (1.0, 3), (3.0, 1), (3.0, 10)])
 def test_its_shortcuts_lose_nothing(spread, beam):
     log_probs = brute.scores(60, 9, 3, spread)
-    best, chosen = log_probs.topk(9)
-    found = search_one(log_probs.flatten().tolist(), best.double().exp().tolist(), chosen.tolist(), beam, None, inf)
-    assert {one.tokens: one.score for one, _ in found} == pytest.approx(plain_beam_search(log_probs, beam), abs=1e-4)
+    # Texts and masses alone: what beam_search returns is exact.
+    tokens = likeliest(log_probs.numpy(), 8).tolist()
+    found, scale = search_one(log_probs.double().exp().tolist(), tokens, 9, beam, None, inf)
+    scored = {tuple(one.token for one in node.path()): log(node.total) + scale for node in found}
+    assert scored == pytest.approx(plain_beam_search(log_probs, beam), abs=1e-4)
+
+
+@pytest.mark.parametrize("spread", [0.5, 4.0])
+@pytest.mark.parametrize("size", [2, 9, 70, 400])
+def test_each_frame_has_its_likeliest_tokens_but_the_blank(size, spread):
+    log_probs = brute.scores(30, size, 0, spread)
+    expected = log_probs[:, 1:].topk(min(12, size - 1)).indices + 1
+    assert likeliest(log_probs.numpy(), 12).tolist() == expected.tolist()
+
+
+def test_as_many_tokens_are_tried_wherever_the_blank_stands():
+    for blank in (0.7, 0.01):
+        others = torch.tensor([0.4, 0.3, 0.2, 0.1]) * (1 - blank)
+        log_probs = torch.cat([torch.tensor([blank]), others]).log()[None, None]
+        found = beam_search(log_probs, [1], beam=10, tokens=2)[0]
+        assert {one.tokens for one in found} == {(), (1,), (2,)}
+
+
+@pytest.mark.parametrize("frames", [SHORT - 1, SHORT, SHORT + 1])
+@pytest.mark.parametrize(("size", "seed"), [(3, 0), (3, 1), (30, 2), (WIDE - 1, 3), (WIDE, 4)])
+def test_short_or_long_and_small_or_large_scores_are_exact(frames, size, seed):
+    log_probs = brute.scores(frames, size, seed, 3.0)
+    for one in beam_search(log_probs[None], [frames], 10)[0]:
+        assert one.score == pytest.approx(brute.exact(log_probs, one.tokens), abs=1e-5)
+
+
+def test_a_vocabulary_of_the_blank_alone_says_nothing():
+    assert beam_search(torch.zeros(1, 4, 1), [4], 10)[0] == [Hypothesis((), 0.0)]
+
+
+def test_a_guide_that_takes_more_than_the_margin_leaves_something():
+    class Dislikes(Likes):
+        ceiling = 0.0
+
+        def extend(self, state, token):
+            return (*state, token), -40.0
+
+    log_probs = scores([3, 0, 4, 4], probability=1 - 1e-12).double()
+    best = beam_search(log_probs[None], [4], 10, guide=Dislikes())[0][0]
+    assert best.tokens == (4,)
 
 
 def test_together_is_as_alone():

@@ -100,6 +100,8 @@ def test_without_a_decoder_it_says_what_to_use(bundle, name):
         ({**CONFIGS["joint"], "ctc_weigt": 1}, "did you mean 'ctc_weight'"),
         ({**CONFIGS["joint"], "ctc_weight": 1.5}, "0 .* to 1"),
         ({**CONFIGS["ctc_beam"], "beam": 0}, "1 or more"),
+        ({**CONFIGS["ctc_beam"], "tokens": 0}, "tokens 0 .* 1 or more"),
+        ({**CONFIGS["rescore"], "tokens": -1}, "tokens -1 .* 1 or more"),
         ({**CONFIGS["ctc_beam"], "lm": "nowhere.arpa"}, "nowhere.arpa"),
         ({**CONFIGS["rescore"], "hotwords": ["ß"]}, "hotword"),
     ],
