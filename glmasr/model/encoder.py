@@ -72,7 +72,8 @@ class Encoder(nn.Module):
         With `packing` only the frames in it are computed and heard, all others are as padding, and come out as zeros:
         without what lies behind an utterance's end, or without hidden frames too (He et al. 2022, "MAE").
         """
-        return self.layers(frames, lengths, mask, chunk_frames, left_chunks, packing)[-1]
+        context = self.layers(frames, lengths, mask, chunk_frames, left_chunks, packing)[-1]
+        return context if packing is None else context.clone()  # sharding warns of a view
 
     def layers(
         self,

@@ -29,4 +29,4 @@ class Predictor(nn.Module):
         x = real.pack(torch.where(mask[..., None], self.hidden.to(context.dtype), context))
         for layer in self.layers:
             x = x + layer(x, None, packing=real)
-        return real.unpack(self.norm(x))
+        return real.unpack(self.norm(x)).clone()  # sharding warns of a view
