@@ -18,6 +18,8 @@ class Predictor(nn.Module):
 
     def __init__(self, width: int, layers: int, kernel: int, dropout: float):
         super().__init__()
+        if layers < 1:
+            raise ValueError(f"{layers} layers infer nothing: choose 1 or more, or 0 for an encoder that hears masks")
         self.hidden = nn.Parameter(torch.empty(width).uniform_())
         self.layers = nn.ModuleList(Convolution(width, kernel, causal=False, dropout=dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)

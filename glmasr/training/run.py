@@ -29,7 +29,6 @@ from glmasr.data.catalog import Catalog, prepare_catalog
 from glmasr.decoding.search import open_search
 from glmasr.frontend.logmel import HOP_SAMPLES
 from glmasr.model.adapters import adapt, merged
-from glmasr.model.predictor import Predictor
 from glmasr.model.recognizer import Recognizer, parameter_count, with_vocabulary
 from glmasr.model.subsampling import STRIDE
 from glmasr.speech import RATE_HZ, InputError
@@ -287,12 +286,11 @@ def seed_everything(seed: int) -> None:
 def build_pretraining(config: Config) -> Pretraining:
     """Encoder, objective and what else a pretraining trains, with fresh weights."""
     encoder, objective = build(config["model"]["encoder"]), build(config["objective"])
-    shape = dict(config["predictor"])
     return Pretraining(
         ear=build(config["frontend"]),
         encoder=encoder,
         objective=objective,
-        predictor=Predictor(encoder.width, dropout=config["dropout"], **shape) if shape["layers"] else None,
+        predictor=build(config["predictor"]) if config["predictor"]["layers"] else None,
         optimizer=build(config["optimizer"]),
         schedule=build(config["schedule"]),
         seed=config["seed"],

@@ -178,6 +178,9 @@ def test_a_predictor_is_trained_kept_in_checkpoints_and_not_in_the_bundle(corpus
     begun = stages.build_pretraining(config)
     assert begun.predictor is not None and not begun.encoder.mask_embedding.requires_grad
     trained(corpus, tmp_path, f"bundle={tmp_path}/runs/p/bundle")
+    for wrong, why in (("layers=-1", "-1 layers"), ("kernel=4", "must be odd")):
+        with pytest.raises(InputError, match=why):
+            stages.build_pretraining(composed("pretrain", *SMALL, "predictor.layers=1", f"predictor.{wrong}"))
 
 
 def test_without_labels_there_is_no_probe_but_a_line(tmp_path, capsys):
