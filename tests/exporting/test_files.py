@@ -58,6 +58,17 @@ def test_eight_bits_spare_log_mel(tmp_path):
     ]
 
 
+def test_no_processor_overflows_on_eight_bits(tmp_path):
+    """Two products of an unsigned input and a weight are added in 16 bits where there is no VNNI."""
+    file, x = tmp_path / "a.onnx", torch.randn(2, 64)
+    write_graph(file, Two(), {"x": x}, ("a", "b"), {}, {})
+    quantize(file)
+    graph = onnx.load(file).graph
+    eight = [onnx.numpy_helper.to_array(part) for part in graph.initializer if part.data_type == onnx.TensorProto.INT8]
+    matrices = [np.abs(part.astype(int)) for part in eight if part.ndim == 2]
+    assert len(matrices) == 1 and 2 * 255 * matrices[0].max() < 2**15 and matrices[0].max() > 60
+
+
 class Branched(nn.Module):
     """Both products, in a branch."""
 
