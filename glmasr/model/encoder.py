@@ -72,8 +72,8 @@ class Encoder(nn.Module):
         With `packing` only the frames in it are computed and heard, all others are as padding, and come out as zeros:
         without what lies behind an utterance's end, or without hidden frames too (He et al. 2022, "MAE").
         """
-        context = self.layers(frames, lengths, mask, chunk_frames, left_chunks, packing)[-1]
-        return context if packing is None else context.clone()  # sharding warns of a view
+        context = self._layers(frames, lengths, mask, chunk_frames, left_chunks, packing)[-1]
+        return context if packing is None else packing.unpack(context).clone()  # sharding warns of a view
 
     def layers(
         self,
@@ -85,6 +85,19 @@ class Encoder(nn.Module):
         packing: Packing | None = None,
     ) -> list[Float[Tensor, "B T D"]]:
         """What every block makes of the frames, the lowest first; the last is the context."""
+        layers = self._layers(frames, lengths, mask, chunk_frames, left_chunks, packing)
+        return layers if packing is None else [packing.unpack(layer) for layer in layers]
+
+    def _layers(
+        self,
+        frames: Float[Tensor, "B T D"],
+        lengths: Int[Tensor, " B"],
+        mask: Bool[Tensor, "B T"] | None,
+        chunk_frames: int | None,
+        left_chunks: int | None,
+        packing: Packing | None,
+    ) -> list[Tensor]:
+        """`layers`, packed as they are computed."""
         length = frames.shape[1]
         if packing is not None and left_chunks is not None:
             packing = replace(packing, tight=None)  # what is near is cut from rows with their gaps
@@ -116,7 +129,7 @@ class Encoder(nn.Module):
             else:
                 x = block(x, angles, padding, allowed, chunk_frames, left_chunks, packing)
             layers.append(x)
-        return layers if packing is None else [packing.unpack(layer) for layer in layers]
+        return layers
 
     def forward(
         self, features: Float[Tensor, "B F M"], lengths: Int[Tensor, " B"], **view

@@ -134,15 +134,16 @@ def counted(work: Workload, utterances: int, frames: int) -> tuple[float, float,
 
 def narrowed(config: Mapping[str, Any], share: float, blocks: int) -> dict[str, Any]:
     """The same model at a share of its width, and with so many blocks."""
-    encoder, objective = config["model"]["encoder"], config["objective"]
+    encoder = config["model"]["encoder"]
     step = 2 * encoder["heads"]
     width = max(step, round(encoder["width"] * share / step) * step)
     model = {**config["model"], "encoder": {**encoder, "width": width, "blocks": blocks, "checkpointing": False}}
-    return {**config, "model": model, "objective": with_width(objective, encoder["width"], width)}
+    apart = {name: with_width(config[name], encoder["width"], width) for name in ("objective", "predictor")}
+    return {**config, "model": model, **apart}
 
 
 def with_width(config: Any, old: int, new: int) -> Any:
-    """An objective's config for an encoder of another width."""
+    """An objective's or a predictor's config for an encoder of another width."""
     if isinstance(config, Mapping):
         return {k: new if k == "width" and v == old else with_width(v, old, new) for k, v in config.items()}
     return config
@@ -150,8 +151,8 @@ def with_width(config: Any, old: int, new: int) -> Any:
 
 def step_of(config: Mapping[str, Any], machine: Machine) -> Callable[..., None]:
     """A training step of the model that `config` describes, on this machine."""
-    parts = Parts(build(config["frontend"]), build(config["model"]["encoder"]), build(config["objective"]))
-    trained = nn.ModuleList([parts.encoder, parts.objective]).to(machine.kind).train()
+    parts = Parts.of(config)
+    trained = parts.trained().to(machine.kind).train()
     parts.ear.to(machine.kind)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-5, fused=True)
 

@@ -26,6 +26,8 @@ from glmasr.build import build
 from glmasr.frontend.logmel import HOP_SAMPLES, WINDOW_SAMPLES
 from glmasr.lengths import padding_mask
 from glmasr.model.encoder import Encoder
+from glmasr.model.packing import packing_of
+from glmasr.model.predictor import Predictor
 from glmasr.model.recognizer import parameter_count
 from glmasr.model.subsampling import STRIDE, stack_features
 from glmasr.objective.contract import View
@@ -58,6 +60,10 @@ class Growth:
         """The quantity of `factor` such parts."""
         return Growth(self.fixed * factor, self.per_frame * factor, self.per_pair * factor)
 
+    def of_share(self, share: float) -> "Growth":
+        """The quantity where only this share of the frames is there."""
+        return Growth(self.fixed, self.per_frame * share, self.per_pair * share**2)
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -78,6 +84,10 @@ class Cost:
     def times(self, factor: float) -> "Cost":
         """The cost of `factor` such parts."""
         return Cost(**{one.name: getattr(self, one.name).times(factor) for one in fields(Cost)})
+
+    def of_share(self, share: float) -> "Cost":
+        """The cost where only this share of the frames is there."""
+        return Cost(**{one.name: getattr(self, one.name).of_share(share) for one in fields(Cost)})
 
 
 @dataclass(frozen=True)
@@ -120,13 +130,29 @@ class Parts:
     ear: nn.Module
     encoder: Encoder
     objective: nn.Module
+    predictor: Predictor | None = None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Parts":
+        """With fresh weights."""
+        predictor = build(config["predictor"]) if config["predictor"]["layers"] else None
+        return cls(build(config["frontend"]), build(config["model"]["encoder"]), build(config["objective"]), predictor)
+
+    def trained(self) -> nn.ModuleList:
+        """All but the ear."""
+        return nn.ModuleList([self.encoder, self.objective, *([self.predictor] if self.predictor else [])])
 
     def look(self, waveform: Float[Tensor, "B N"], lengths: Int[Tensor, " B"], mask: Bool[Tensor, "B T"]) -> View:
         """A pretraining step up to the objective (glmasr/training/pretrain.py), with a mask that is given."""
         features, feature_lengths = self.ear(waveform, lengths)
         clean, _ = self.ear(waveform, lengths)
         heard, frame_lengths = self.encoder.subsample(features, feature_lengths)
-        context = self.encoder.contextualize(heard, frame_lengths, mask)
+        if self.predictor is None:
+            context = self.encoder.contextualize(heard, frame_lengths, mask)
+        else:
+            real, visible = (packing_of(frame_lengths.tolist(), mask.shape[1], hidden) for hidden in (None, mask.cpu()))
+            context = self.encoder.contextualize(heard, frame_lengths, packing=visible.to(mask.device))
+            context = self.predictor(context, mask, real.to(mask.device))
         padding, stacked = padding_mask(frame_lengths, mask.shape[1]), stack_features(clean, mask.shape[1])
 
         def stem() -> Tensor:
@@ -158,14 +184,20 @@ def workload(config: Mapping[str, Any], device: str, half: bool) -> Workload:
     objective = build(config["objective"])
     with torch.device("meta"):
         encoder: Encoder = build(encoder_config)
-    looks_at_frames, apart = with_objective(config, encoder, objective)
+    predictor: Predictor | None = build(config["predictor"]) if config["predictor"]["layers"] else None
+    looks_at_frames, apart = with_objective(config, encoder, objective, predictor)
     one, two = (encoder_cost(encoder_config, blocks, device, half, looks_at_frames) for blocks in (1, 2))
     block = two + one.times(-1)
+    rest = one + block.times(-1) + apart
+    trained = parameter_count(encoder) + parameter_count(objective)
+    if predictor is not None:
+        block = block.of_share(1 - config["masking"]["mask_share"])
+        trained += parameter_count(predictor)
     return Workload(
         block=block,
-        rest=one + block.times(-1) + apart,
+        rest=rest,
         blocks=len(encoder.blocks),
-        parameters=parameter_count(encoder) + parameter_count(objective),
+        parameters=trained,
         block_parameters=parameter_count(encoder.blocks[0]),
         width=encoder.width,
     )
@@ -179,19 +211,24 @@ def fitted(trace: Callable[[int], dict[str, float]]) -> Cost:
     return Cost(**{name: Growth(*np.linalg.solve(powers, [one[name] for one in found]).tolist()) for name in found[0]})
 
 
-def with_objective(config: Mapping[str, Any], encoder: Encoder, objective: nn.Module) -> tuple[bool, Cost]:
-    """Whether gradients reach the stem through the clean frames; what ear and objective cost."""
+def with_objective(
+    config: Mapping[str, Any], encoder: Encoder, objective: nn.Module, predictor: Predictor | None
+) -> tuple[bool, Cost]:
+    """Whether gradients reach the stem through the clean frames; what ear, predictor and objective cost."""
     ear, reached = build(config["frontend"]), []
+    behind = nn.ModuleList([objective, *([predictor] if predictor else [])])
 
     def trace(frames: int) -> dict[str, float]:
         waveform, lengths, mask = batch_of(frames, TRACED_UTTERANCES, config["masking"])
-        objective.zero_grad()  # adding to gradients would be another operation
-        with Tracing(objective, frames=None) as seen:
+        behind.zero_grad()  # adding to gradients would be another operation
+        whole = torch.full((len(mask),), frames)
+        real = packing_of(whole.tolist(), frames)
+        with Tracing(behind, frames=None) as seen:
             features, feature_lengths = ear(waveform, lengths)
             ear(waveform, lengths)
             context, clean = (torch.randn(*mask.shape, encoder.width, requires_grad=True) for _ in range(2))
+            context = context if predictor is None else predictor(context, mask, real)
             stacked = stack_features(features, frames)
-            whole = torch.full((len(mask),), frames)
             view = View(
                 context, lambda: clean, stacked, mask, torch.zeros_like(mask), whole, 0, features, feature_lengths
             )

@@ -33,9 +33,12 @@ def fused():
     return workload(CONFIG, "cuda", True)
 
 
-def built(checkpointing: bool = False) -> Parts:
-    encoder = {**CONFIG["model"]["encoder"], "checkpointing": checkpointing}
-    return Parts(build(CONFIG["frontend"]), build(encoder), build(CONFIG["objective"]))
+VISIBLE = {**CONFIG, "predictor": {**CONFIG["predictor"], "layers": 2}}
+
+
+def built(checkpointing: bool = False, config=CONFIG) -> Parts:
+    encoder = {**config["model"]["encoder"], "checkpointing": checkpointing}
+    return Parts.of({**config, "model": {**config["model"], "encoder": encoder}})
 
 
 def test_a_batch_has_the_frames_it_is_asked_for():
@@ -46,10 +49,11 @@ def test_a_batch_has_the_frames_it_is_asked_for():
     assert mask.float().mean() == pytest.approx(CONFIG["masking"]["mask_share"], abs=0.01)
 
 
+@pytest.mark.parametrize("config", [CONFIG, VISIBLE], ids=["masked", "visible"])
 @pytest.mark.parametrize(("utterances", "frames"), [(1, 200), (5, 80)])
-def test_operations_and_kept_bytes_are_those_of_a_real_step_of_another_shape(work, utterances, frames):
-    parts = built()
-    trained = nn.ModuleList([parts.encoder, parts.objective])
+def test_operations_and_kept_bytes_are_those_of_a_real_step_of_another_shape(config, utterances, frames):
+    parts, work = built(config=config), workload(config, "cpu", False)
+    trained = parts.trained()
     batch = batch_of(frames, utterances, CONFIG["masking"])
     with Tracing(trained, None) as seen:
         loss = parts.objective(parts.look(*batch)).total
