@@ -89,8 +89,8 @@ chaos: setup  ## kill -9 of random ranks at random steps, then compare with a ru
 slurm-rehearsal: setup  ## a real SLURM on this machine: every way a job can end, tried (ARGS="TERM limit steps=100")
 	$(PY) scripts/slurm_rehearsal.py $(ARGS)
 
-test: setup  ## the tests
-	$(PY) -m pytest $(ARGS)
+test: setup  ## the tests, on all cores (ARGS="tests/model -k mask")
+	$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 check: setup  ## style, types, import directions
 	$(VENV)/bin/ruff format --check .

@@ -130,16 +130,19 @@ def goal(what: str, value: float, wanted: float) -> str:
 
 def loading(found: Row) -> Iterator[str]:
     """What loading costs."""
+    rows = found["rows"]
     yield table(
-        ("what", "audio-s/s", "lost"),
-        [(r["name"], f"{r['audio_seconds_per_second']:.1f}", f"{r['share_lost']:+.1%}") for r in found["rows"]],
+        ("size", "what", "audio-s/s", "lost"),
+        [(r["size"], r["name"], f"{r['audio_seconds_per_second']:.1f}", f"{r['share_lost']:+.1%}") for r in rows],
     )
-    alone = next(row for row in found["rows"] if "loaded_seconds_per_second" in row)
+    alone = next(row for row in rows if "loaded_seconds_per_second" in row)
     yield f"One process loads {alone['loaded_seconds_per_second']:.0f} s of audio a second.\n"
-    for kind in ("as found", "WAV"):
-        lost = [row["share_lost"] for row in found["rows"] if row["name"].startswith(f"make pretrain, {kind}")]
-        word = "reached" if min(lost) < 0.03 else "**short of**"
-        yield f"- {kind}, lost to loading and all else that is no step: {min(lost):.1%}, {word} 3 %"
+    for size in dict.fromkeys(row["size"] for row in rows):
+        for kind in ("as found", "WAV"):
+            named = [r for r in rows if r["size"] == size and r["name"].startswith(f"make pretrain, {kind}")]
+            lost = min(row["share_lost"] for row in named)
+            word = "reached" if lost < 0.03 else "**short of**"
+            yield f"- {size}, {kind}, lost to loading and all else that is no step: {lost:.1%}, {word} 3 %"
     yield ""
 
 

@@ -134,7 +134,7 @@ def main() -> None:
     quiet()
     found = about("torchaudio", "transformers", "speechbrain")
     if asked.loading:
-        found |= {"rows": loading(asked.manifest, asked.steps)}
+        found |= {"rows": [row for size in asked.sizes for row in loading(asked.manifest, asked.steps, size)]}
         if asked.json:
             asked.json.write_text(json.dumps(found, indent=1) + "\n")
         return
@@ -214,22 +214,25 @@ def shown(row: Mapping[str, Any]) -> str:
     )
 
 
-def loading(manifest: str, steps: int) -> list[dict[str, Any]]:
+def loading(manifest: str, steps: int, size: str) -> list[dict[str, Any]]:
     """Audio per second of `make pretrain` without and with a process that loads, and of its steps alone.
 
     Of the corpus as it is found, and decoded to WAV.
     """
+    model = shaped(SIZES[size]["ours"])
     with tempfile.TemporaryDirectory() as folder:
-        rows = [{"name": "bare steps"} | bare(steps, *data_of(manifest))]
+        rows = [{"name": "bare steps"} | bare(steps, *model, *data_of(manifest))]
         for kind, path in (("as found", manifest), ("WAV", decoded(manifest, Path(folder)))):
             for workers in (0, 1):
                 name = f"make pretrain, {kind}, batches.workers={workers}"
-                rows.append({"name": name} | pretrained(steps, workers, *data_of(path)))
-        rows.append({"name": "bare steps again"} | bare(steps, *data_of(manifest)))
+                rows.append({"name": name} | pretrained(steps, workers, *model, *data_of(path)))
+        rows.append({"name": "bare steps again"} | bare(steps, *model, *data_of(manifest)))
     alone = statistics.mean(row["audio_seconds_per_second"] for row in (rows[0], rows[-1]))
     for row in rows:
-        row["share_lost"] = 1 - row["audio_seconds_per_second"] / alone
-        print(f"{row['name']:36} {row['audio_seconds_per_second']:7.1f} audio-s/s, {row['share_lost']:+.1%} lost")
+        row |= {"size": size, "share_lost": 1 - row["audio_seconds_per_second"] / alone}
+        print(
+            f"{size:>4} {row['name']:36} {row['audio_seconds_per_second']:7.1f} audio-s/s, {row['share_lost']:+.1%} lost"
+        )
     return rows
 
 
@@ -346,11 +349,16 @@ def composed(*overrides: str) -> dict[str, Any]:
         return OmegaConf.to_container(compose("pretrain", list(overrides)), resolve=True)  # type: ignore[return-value]
 
 
-def of_ours(shape: tuple[str, int, int, int], objective: str, batch: Batch, noise: bool, *more: str) -> Side:
-    """A pretraining as scripts/pretrain.py builds it, without what Lightning does around it."""
+def shaped(shape: tuple[str, int, int, int]) -> tuple[str, ...]:
+    """Overrides that name a model of ours."""
     model, width, blocks, heads = shape
     sized = (f"model.encoder.width={width}", f"model.encoder.blocks={blocks}", f"model.encoder.heads={heads}")
-    module = build_pretraining(composed(f"model={model}", f"objective={objective}", *sized, *more))
+    return f"model={model}", *sized
+
+
+def of_ours(shape: tuple[str, int, int, int], objective: str, batch: Batch, noise: bool, *more: str) -> Side:
+    """A pretraining as scripts/pretrain.py builds it, without what Lightning does around it."""
+    module = build_pretraining(composed(*shaped(shape), f"objective={objective}", *more))
     if objective == "random_projection":
         module.objective.codebook.fit(*clean_vectors(module.objective.codebook, batch))  # type: ignore[union-attr]
     return Side("", module, lambda batch: module.loss(batch if noise else without_noise(batch)).total)

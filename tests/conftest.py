@@ -7,10 +7,13 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # as many workers as cores
 
 import jaxtyping
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 jaxtyping.install_import_hook(
@@ -33,8 +36,10 @@ def rhyme_root() -> Path:
     from glmasr.data.rhyme_test import NotFetched, RhymeTest
 
     root = REPOSITORY / "data" / "corpora"
+    root.mkdir(parents=True, exist_ok=True)
     try:
-        RhymeTest(str(root)).fetch()
+        with FileLock(root / "rhyme_test.lock"):  # pytest's workers share it
+            RhymeTest(str(root)).fetch()
     except NotFetched as error:
         pytest.skip(str(error))
     return root

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pytorch_lightning as lightning
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from glmasr.objective.recognition import Recognition
 from glmasr.speech import Batch
 from glmasr.text.errors import count_errors
 from glmasr.text.tokenizer import Tokenizer
+from glmasr.training.gradients import Normed
 from glmasr.training.loggers import is_logged
 from glmasr.training.optimizer import Schedule, layer_groups, scheduled
 from glmasr.training.pretrain import step_rng
@@ -27,7 +27,7 @@ STREAMED = "_streaming"
 """Behind the name of an error: of what was heard in chunks."""
 
 
-class Finetuning(lightning.LightningModule):
+class Finetuning(Normed):
     """Every step: ear, SpecAugment, recognizer, joint loss. Every validation: what `search` finds, WER and CER on dev.
 
     A share of the batches, drawn by `chunks` as in pretraining, is heard in chunks as streams are; where there are any,

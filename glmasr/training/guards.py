@@ -14,6 +14,7 @@ from torch import Tensor
 from glmasr.bundle import load_weights, save_weights
 from glmasr.speech import Batch, InputError
 from glmasr.training.checkpoints import Damaged, check, found, step_of
+from glmasr.training.gradients import Normed, local
 from glmasr.training.loggers import is_logged
 
 REMEMBERED = 50
@@ -36,7 +37,7 @@ class Guards(lightning.Callback):
     go back to the newest checkpoint before; steps go on, so the data of the spike is not met again in this epoch.
 
     Whether to skip is decided on the device (fused optimizers take a flag there). The host reads a step's figures
-    one step later, when they have long been there: no step waits for it. The price is one more norm of the gradient.
+    one step later, when they have long been there: no step waits for it.
     """
 
     def __init__(
@@ -87,12 +88,12 @@ class Guards(lightning.Callback):
         self.pending = self.batch, loss.isfinite()
         self.loss = loss if self.loss is None else self.loss + loss
 
-    def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
+    def on_before_optimizer_step(self, trainer, module: Normed, optimizer) -> None:
         """Flag the step as bad where its gradient is not finite, and judge the step before."""
         assert self.loss is not None
         self.look_back()
         loss = trainer.strategy.reduce(self.loss, reduce_op="mean") if trainer.world_size > 1 else self.loss
-        bad = (~gradient_norm(module).isfinite()).float()
+        bad = (~module.gradient_norm(optimizer).isfinite()).float()
         self.unread, self.loss = (trainer.global_step, bad, loss), None
         many = trainer.world_size * trainer.accumulate_grad_batches > 1
         if many and is_logged(trainer, trainer.global_step + 1):
@@ -173,17 +174,6 @@ REMEDY = (
 )
 
 
-def gradient_norm(module: torch.nn.Module) -> Tensor:
-    """The norm of the whole gradient, sharded or not, on its device."""
-    norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
-    return whole(norm)
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor put together, on every rank; any other as it is."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[operator]
-
-
 def skip(optimizer: torch.optim.Optimizer, module: torch.nn.Module, bad: Tensor) -> None:
     """Let the optimizer's next step do nothing where `bad` is 1: fused ones look at a flag on the device themselves.
 
@@ -222,11 +212,6 @@ def cause(module: torch.nn.Module, batch: Batch) -> str:
         return f"the loss's {parts[0]} is not finite at {named}"
     gradients = [name for name, p in module.named_parameters() if p.grad is not None and not is_finite(p.grad)]
     return f"the gradient of {gradients[0] if gradients else 'some weight'} is not finite at {named}"
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This rank's part of a sharded tensor; any other as it is."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # type: ignore[operator]
 
 
 def is_finite(tensor: Tensor) -> bool:

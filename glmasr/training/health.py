@@ -14,7 +14,8 @@ from torch import Tensor
 
 from glmasr.speech import InputError
 from glmasr.training.callbacks import replace_file
-from glmasr.training.guards import gathered, local, rank, whole
+from glmasr.training.gradients import local
+from glmasr.training.guards import gathered, rank
 from glmasr.training.health_report import write_health_report
 from glmasr.training.loggers import is_logged
 from glmasr.training.pretrain import Pretraining, Seen
@@ -319,8 +320,7 @@ class Health(lightning.Callback):
         """Add up what is judged later: on the device, before the gradient is clipped."""
         seen: Seen | None = module.seen
         assert seen is not None
-        gradients = [p.grad for p in module.parameters() if p.grad is not None]
-        norm = whole(torch.nn.utils.get_total_norm(gradients))
+        norm = module.gradient_norm(optimizer)
         skipped = getattr(optimizer, "found_inf", norm.new_zeros(())).bool()  # by the guards: not judged
         figures = {"loss": seen.loss, "size": seen.size, "gradient_norm": norm, "counted": norm.new_ones(())}
         for name, value in {**figures, **seen.parts}.items():

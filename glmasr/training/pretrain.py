@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as lightning
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from glmasr.model.subsampling import STRIDE, stack_features
 from glmasr.objective.contract import Loss, Objective, View
 from glmasr.objective.masking import NO_CHUNKS, draw_chunk, draw_mask
 from glmasr.speech import Batch
+from glmasr.training.gradients import Normed
 from glmasr.training.loggers import is_logged
 from glmasr.training.optimizer import Schedule, scheduled
 from glmasr.training.sharding import shard
@@ -51,7 +51,7 @@ class Seen:
 SAMPLED_FRAMES = 1024
 
 
-class Pretraining(lightning.LightningModule):
+class Pretraining(Normed):
     """The encoder hears a damaged, masked batch; the objective knows the clean one.
 
     Hidden frames are one learned vector to the encoder. With a `predictor` they are nothing at all to it, which makes

@@ -39,7 +39,8 @@ from glmasr.training.clusters import fit_codebooks
 from glmasr.training.datamodule import SpeechBatches
 from glmasr.training.faults import explained
 from glmasr.training.finetune import Finetuning
-from glmasr.training.guards import Diverged, Guards, whole
+from glmasr.training.gradients import whole
+from glmasr.training.guards import Diverged, Guards
 from glmasr.training.health import Collapsed, Health
 from glmasr.training.loggers import Forgiving
 from glmasr.training.preemption import Preemption, attentive, cluster

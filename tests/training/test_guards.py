@@ -10,6 +10,7 @@ import torch
 from glmasr.speech import Batch
 from glmasr.training.callbacks import Checkpoints
 from glmasr.training.checkpoints import Written
+from glmasr.training.gradients import Normed
 from glmasr.training.guards import Diverged, Guards, cause, load_batch, save_batch, skip
 
 
@@ -18,7 +19,7 @@ def batch(index: int, value: float = 1.0) -> Batch:
     return Batch(waveform, torch.tensor([4, 3]), None, None, None, (f"a{index}", f"b{index}"), (None, "went"), index)
 
 
-class Line(lightning.LightningModule):
+class Line(Normed):
     """A weight that follows the batches' mean; `spoil` says what each step's batches hold."""
 
     def __init__(self, spoil):
