@@ -230,9 +230,8 @@ def loading(manifest: str, steps: int, size: str) -> list[dict[str, Any]]:
     alone = statistics.mean(row["audio_seconds_per_second"] for row in (rows[0], rows[-1]))
     for row in rows:
         row |= {"size": size, "share_lost": 1 - row["audio_seconds_per_second"] / alone}
-        print(
-            f"{size:>4} {row['name']:36} {row['audio_seconds_per_second']:7.1f} audio-s/s, {row['share_lost']:+.1%} lost"
-        )
+        rate = f"{row['audio_seconds_per_second']:7.1f} audio-s/s"
+        print(f"{size:>4} {row['name']:36} {rate}, {row['share_lost']:+.1%} lost")
     return rows
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from glmasr.build import build
 from glmasr.planning.workload import Cost, Parts, Workload, batch_of, workload
 from glmasr.speech import InputError
 
