@@ -59,12 +59,18 @@ def operations(work: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
+SETTINGS = (
+    *("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"),
+    *("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"),  # glibc's: what is given back to the system, and so paged anew
+)
+
+
 def about(*packages: str) -> dict[str, Any]:
     """Command, day, commit, versions (of `packages` too), machine, threads and load: what a figure must name."""
     found = surroundings()
     found["versions"] |= {name: version_of(name) for name in packages}
-    spinning = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-    return found | {"threads": torch.get_num_threads(), "openmp": spinning, "load": [round(os.getloadavg()[0], 2)]}
+    set_here = {name: os.environ.get(name) for name in SETTINGS}
+    return found | {"threads": torch.get_num_threads(), "openmp": set_here, "load": [round(os.getloadavg()[0], 2)]}
 
 
 def version_of(package: str) -> str | None:
