@@ -59,10 +59,8 @@ def operations(work: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-SETTINGS = (
-    *("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"),
-    *("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"),  # glibc's: what is given back to the system, and so paged anew
-)
+SETTINGS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+"""Of OpenMP, and of glibc: what it gives back to the system, and so pages in anew."""
 
 
 def about(*packages: str) -> dict[str, Any]:
