@@ -28,12 +28,12 @@ class Normed(lightning.LightningModule):
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         """Clip as Lightning does (trainer.gradient_clip_val), by the norm that is known."""
-        norm = self._gradient_norm(optimizer) if gradient_clip_val else None
-        self._norm = None
-        if norm is not None and gradient_clip_algorithm in (None, "norm"):
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            norm = self._gradient_norm(optimizer)
             torch.nn.utils.clip_grads_with_norm_(parameters_of(optimizer), gradient_clip_val, norm)
         else:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        self._norm = None
 
 
 def parameters_of(optimizer: Any) -> list[Tensor]:
