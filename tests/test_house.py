@@ -1,6 +1,7 @@
 """The house keeps its own rules: doors one way, one room per foreign library, a sentence and a test for each file."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -76,6 +77,7 @@ ELSEWHERE = {
 """Sources without a test file of their own, and where or why they need none."""
 
 
+@functools.cache
 def imported(path: Path) -> set[str]:
     """Top names of everything a file imports, inside functions too."""
     found = set()

@@ -21,6 +21,7 @@ from glmasr.planning.workload import (
 from tests.small import SMALL, composed
 
 CONFIG = composed("plan", *SMALL, "model.encoder.blocks=3", "model.encoder.dropout=0.1")
+VISIBLE = {**CONFIG, "predictor": {**CONFIG["predictor"], "layers": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +29,22 @@ def work():
     return workload(CONFIG, "cpu", False)
 
 
+@pytest.fixture(scope="module", params=[CONFIG, VISIBLE], ids=["masked", "visible"])
+def planned(request):
+    """A config, and what its steps cost on a CPU."""
+    return request.param, workload(request.param, "cpu", False)
+
+
+@pytest.fixture(scope="module")
+def lean():
+    """Without dropout."""
+    config = composed("plan", *SMALL, "model.encoder.blocks=3")
+    return config, workload(config, "cpu", False)
+
+
 @pytest.fixture(scope="module")
 def fused():
     return workload(CONFIG, "cuda", True)
-
-
-VISIBLE = {**CONFIG, "predictor": {**CONFIG["predictor"], "layers": 2}}
 
 
 def built(checkpointing: bool = False, config=CONFIG) -> Parts:
@@ -49,10 +60,10 @@ def test_a_batch_has_the_frames_it_is_asked_for():
     assert mask.float().mean() == pytest.approx(CONFIG["masking"]["mask_share"], abs=0.01)
 
 
-@pytest.mark.parametrize("config", [CONFIG, VISIBLE], ids=["masked", "visible"])
 @pytest.mark.parametrize(("utterances", "frames"), [(1, 200), (5, 80)])
-def test_operations_and_kept_bytes_are_those_of_a_real_step_of_another_shape(config, utterances, frames):
-    parts, work = built(config=config), workload(config, "cpu", False)
+def test_operations_and_kept_bytes_are_those_of_a_real_step_of_another_shape(planned, utterances, frames):
+    config, work = planned
+    parts = built(config=config)
     trained = parts.trained()
     batch = batch_of(frames, utterances, CONFIG["masking"])
     with Tracing(trained, None) as seen:
@@ -89,9 +100,9 @@ def test_attention_grows_with_the_square_of_the_length_and_a_fused_one_keeps_no_
 
 
 @pytest.mark.parametrize(("utterances", "frames"), [(1, 200), (5, 80)])
-def test_without_dropout_a_cpu_has_a_fused_kernel_too(work, utterances, frames):
-    config = composed("plan", *SMALL, "model.encoder.blocks=3")
-    lean, encoder = workload(config, "cpu", False), build(config["model"]["encoder"])
+def test_without_dropout_a_cpu_has_a_fused_kernel_too(work, lean, utterances, frames):
+    config, lean = lean
+    encoder = build(config["model"]["encoder"])
     assert lean.block.kept.per_pair == 0
     assert lean.block.forward_flops == work.block.forward_flops
     features = torch.randn(utterances, frames * STRIDE, encoder.bins)
