@@ -27,8 +27,12 @@ class Normed(lightning.LightningModule):
         return self._norm
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        """Clip as Lightning does (trainer.gradient_clip_val), by the norm that is known."""
-        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+        """Clip as Lightning does (trainer.gradient_clip_val), by the norm that is known.
+
+        With fp16 the gradient may still be scaled here: then Lightning clips, or says why it cannot.
+        """
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if gradient_clip_val and not scaled and gradient_clip_algorithm in (None, "norm"):
             norm = self._gradient_norm(optimizer)
             torch.nn.utils.clip_grads_with_norm_(parameters_of(optimizer), gradient_clip_val, norm)
         else:

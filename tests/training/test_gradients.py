@@ -71,3 +71,22 @@ def test_steps_are_lightning_s_own_bit_for_bit(tmp_path, clip, accumulate):
         weights.append(module.layer.weight.detach().clone())
     assert torch.equal(*weights)
     assert len(asks.norms) == 24 // accumulate and all(before != after for before, after in pairwise(asks.norms))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scaled_gradients_are_left_to_lightning(tmp_path, monkeypatch):
+    left = []
+    monkeypatch.setattr(Theirs, "configure_gradient_clipping", lambda *_: left.append(1), raising=False)
+    trainer = lightning.Trainer(
+        max_steps=2,
+        accelerator="cpu",
+        logger=False,
+        gradient_clip_val=0.5,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.precision_plugin.scaler = object()  # type: ignore[attr-defined]
+    trainer.fit(Ours())
+    assert len(left) == 2
