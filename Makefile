@@ -21,8 +21,7 @@ setup: $(VENV)/.installed  ## a virtual environment with everything in it
 $(VENV)/.installed: pyproject.toml
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV): torch and the rest, some 7 GB, a few minutes"
-	@# Python compiles what is imported when it is: all of torch and transformers at once would take minutes
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
 demo: setup  ## the whole way on real speech: pretrain, fine-tune twice, benchmark against Whisper
@@ -91,7 +90,7 @@ slurm-rehearsal: setup  ## a real SLURM on this machine: every way a job can end
 	$(PY) scripts/slurm_rehearsal.py $(ARGS)
 
 test: setup  ## the tests, on all cores (ARGS="tests/model -k mask")
-	$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 check: setup  ## style, types, import directions
 	$(VENV)/bin/ruff format --check .
