@@ -275,7 +275,8 @@ TAIL = """## What was made cheap, and what it cost in accuracy
 - WeNet and NeMo are left out: they were not tried.
 - Loading: of the CPU time that an utterance of Opus takes until it is in a batch, its decoder has two thirds and speed
   and noise the rest; a worker takes it from the same two cores. Decoded to WAV the two thirds are gone. Bare steps
-  differed by 9 % at 7 M and 2 % at 28 M between the begin and the end of that run, so what is lost is known no better.
+  differed by 9 % at 7 M and 2 % at 28 M between the begin and the end of that run, and the better of two runs is taken
+  above: that WAV is below 3 % is not shown.
 - int8: this processor has no VNNI. On one that has (this page at commit 4cd6803) it was 1.52 and 1.57 times float32 at
   3.4 M and 2.0 at 28 M, with weights of eight bits, which other processors compute wrongly; now they have seven.
 - Features: ours are computed in doubles, so that all runtimes agree; SpeechBrain and transformers take float32.

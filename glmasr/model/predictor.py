@@ -1,9 +1,13 @@
 """What the encoder made of the visible frames in, all frames out: a small network that infers what was hidden."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from glmasr.build import build
 from glmasr.model.conformer import Convolution
 from glmasr.model.packing import Packing
 
@@ -32,3 +36,8 @@ class Predictor(nn.Module):
         for layer in self.layers:
             x = x + layer(x, None, packing=real)
         return real.unpack(self.norm(x)).clone()  # sharding warns of a view
+
+
+def build_predictor(config: Mapping[str, Any]) -> Predictor | None:
+    """What a config names; None where it has no layers, so that the encoder hears masks."""
+    return build(config) if config["layers"] else None

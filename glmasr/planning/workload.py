@@ -27,7 +27,7 @@ from glmasr.frontend.logmel import HOP_SAMPLES, WINDOW_SAMPLES
 from glmasr.lengths import padding_mask
 from glmasr.model.encoder import Encoder
 from glmasr.model.packing import packing_of
-from glmasr.model.predictor import Predictor
+from glmasr.model.predictor import Predictor, build_predictor
 from glmasr.model.recognizer import parameter_count
 from glmasr.model.subsampling import STRIDE, stack_features
 from glmasr.objective.contract import View
@@ -135,8 +135,8 @@ class Parts:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Parts":
         """With fresh weights."""
-        predictor = build(config["predictor"]) if config["predictor"]["layers"] else None
-        return cls(build(config["frontend"]), build(config["model"]["encoder"]), build(config["objective"]), predictor)
+        encoder, objective = build(config["model"]["encoder"]), build(config["objective"])
+        return cls(build(config["frontend"]), encoder, objective, build_predictor(config["predictor"]))
 
     def trained(self) -> nn.ModuleList:
         """All but the ear."""
@@ -184,7 +184,7 @@ def workload(config: Mapping[str, Any], device: str, half: bool) -> Workload:
     objective = build(config["objective"])
     with torch.device("meta"):
         encoder: Encoder = build(encoder_config)
-    predictor: Predictor | None = build(config["predictor"]) if config["predictor"]["layers"] else None
+    predictor = build_predictor(config["predictor"])
     looks_at_frames, apart = with_objective(config, encoder, objective, predictor)
     one, two = (encoder_cost(encoder_config, blocks, device, half, looks_at_frames) for blocks in (1, 2))
     block = two + one.times(-1)

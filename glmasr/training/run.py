@@ -29,6 +29,7 @@ from glmasr.data.catalog import Catalog, prepare_catalog
 from glmasr.decoding.search import open_search
 from glmasr.frontend.logmel import HOP_SAMPLES
 from glmasr.model.adapters import adapt, merged
+from glmasr.model.predictor import build_predictor
 from glmasr.model.recognizer import Recognizer, parameter_count, with_vocabulary
 from glmasr.model.subsampling import STRIDE
 from glmasr.speech import RATE_HZ, InputError
@@ -291,7 +292,7 @@ def build_pretraining(config: Config) -> Pretraining:
         ear=build(config["frontend"]),
         encoder=encoder,
         objective=objective,
-        predictor=build(config["predictor"]) if config["predictor"]["layers"] else None,
+        predictor=build_predictor(config["predictor"]),
         optimizer=build(config["optimizer"]),
         schedule=build(config["schedule"]),
         seed=config["seed"],

@@ -45,6 +45,12 @@ class Asks(lightning.Callback):
         self.norms.append(float(asked[0]))
 
 
+def trainer_of(folder, **settings):
+    """One that leaves nothing behind."""
+    quiet = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return lightning.Trainer(accelerator="cpu", logger=False, default_root_dir=folder, **quiet, **settings)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "clip", [{}, {"gradient_clip_val": 0.5}, {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}]
@@ -55,19 +61,7 @@ def test_steps_are_lightning_s_own_bit_for_bit(tmp_path, clip, accumulate):
     for kind, callbacks in ((Theirs, []), (Ours, [asks])):
         torch.manual_seed(0)
         module = kind()
-        trainer = lightning.Trainer(
-            max_epochs=2,
-            accelerator="cpu",
-            logger=False,
-            callbacks=callbacks,
-            accumulate_grad_batches=accumulate,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-            **clip,
-        )
-        trainer.fit(module)
+        trainer_of(tmp_path, max_epochs=2, callbacks=callbacks, accumulate_grad_batches=accumulate, **clip).fit(module)
         weights.append(module.layer.weight.detach().clone())
     assert torch.equal(*weights)
     assert len(asks.norms) == 24 // accumulate and all(before != after for before, after in pairwise(asks.norms))
@@ -77,16 +71,7 @@ def test_steps_are_lightning_s_own_bit_for_bit(tmp_path, clip, accumulate):
 def test_scaled_gradients_are_left_to_lightning(tmp_path, monkeypatch):
     left = []
     monkeypatch.setattr(Theirs, "configure_gradient_clipping", lambda *_: left.append(1), raising=False)
-    trainer = lightning.Trainer(
-        max_steps=2,
-        accelerator="cpu",
-        logger=False,
-        gradient_clip_val=0.5,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
+    trainer = trainer_of(tmp_path, max_steps=2, gradient_clip_val=0.5)
     trainer.precision_plugin.scaler = object()  # type: ignore[attr-defined]
     trainer.fit(Ours())
     assert len(left) == 2
