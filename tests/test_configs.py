@@ -124,7 +124,7 @@ def test_the_parts_of_a_fine_tuning_build(option):
         recognizer = build_recognizer(config["model"], tokenizer.size)
     assert recognizer.ctc.out_features == tokenizer.size == recognizer.decoder.project.out_features
     assert build(config["recognition"]).ctc_weight > 0 and build(config["specaugment"]) is not None
-    assert set(build(config["augment"])) <= {"augmentations"}
+    assert set(build(config["augment"])) <= {"augmentations", "wordless"}
     assert 0 < build(config["schedule"])(0) <= 1 and callable(build(config["optimizer"]))
 
 

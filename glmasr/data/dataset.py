@@ -20,6 +20,9 @@ Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 Mixing = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 """`(waveform N, other waveform, rng) → waveform N`."""
 
+Silencing = Callable[[np.ndarray, np.random.Generator], np.ndarray | None]
+"""`(waveform N, rng) → waveform N` without a word in it, or None."""
+
 
 class Encodes(Protocol):
     """The part of a tokenizer that a dataset needs."""
@@ -52,7 +55,8 @@ class SpeechDataset(torch.utils.data.Dataset):
     """Utterances by (row, global batch index), of which every random choice is a function, whichever worker loads it.
 
     `augmentations` change the speech itself, so `clean` has them too; `noise` is in `waveform` only, and so is the
-    `talker` that another utterance of the batch may become. With a `tokenizer` every utterance must have a text. In a
+    `talker` that another utterance of the batch may become. With a `tokenizer` every utterance must have a text; what
+    `wordless` puts in the place of one has an empty one. In a
     batch an unreadable utterance gives its place to a readable one: `unreadable` counts them, the first is a warning.
     """
 
@@ -64,9 +68,10 @@ class SpeechDataset(torch.utils.data.Dataset):
         tokenizer: Encodes | None = None,
         seed: int = 0,
         talker: Mixing | None = None,
+        wordless: Silencing | None = None,
     ):
         self.catalog, self.augmentations, self.noise, self.talker = catalog, tuple(augmentations), noise, talker
-        self.tokenizer, self.seed = tokenizer, seed
+        self.tokenizer, self.seed, self.wordless = tokenizer, seed, wordless
         self.unreadable = 0
 
     def __len__(self) -> int:
@@ -83,6 +88,9 @@ class SpeechDataset(torch.utils.data.Dataset):
             raise UnreadableAudio(f"'{utterance.id}' has become shorter: {left}; fetch it again", "truncated")
         for augmentation in self.augmentations:
             clean = augmentation(clean, rng)
+        nobody = self.wordless and self.wordless(clean, rng)
+        if nobody is not None:
+            utterance, clean = replace(utterance, text=""), nobody
         waveform = clean if self.noise is None else self.noise(clean.copy(), rng)
         return Item(
             id=utterance.id,
@@ -136,6 +144,8 @@ class SpeechDataset(torch.utils.data.Dataset):
             raise InputError(
                 f"utterance '{utterance.id}' has no transcript to train on; choose labelled utterances only"
             )
+        if not utterance.text:
+            return torch.zeros(0, dtype=torch.long)  # no tag of a language either: none is spoken
         return torch.tensor(self.tokenizer.encode(utterance.text, utterance.language), dtype=torch.long)
 
 

@@ -128,7 +128,8 @@ def fine_tuning(
     overrides += [f"bundle={quoted(source)}", f"seed={seed}", f"labels.seed={seed}"]
     overrides += [f"labels.max_total_minutes={budget.get('minutes') or 'null'}"]
     overrides += [f"labels.max_per_text={budget.get('per_text') or 'null'}"]
-    overrides += ["splits.dev_positions=even", f"snapshots.metric=dev/{entry['metric']}"]
+    chosen_by = "cer" if entry["metric"] == "ser" else entry["metric"]  # dev of syllables is scored in syllables
+    overrides += ["splits.dev_positions=even", f"snapshots.metric=dev/{chosen_by}"]
     stage = Stage("finetune", where, place, tuple(overrides), source, before.name if before else None)
     return Trial(stage, corpus, label_of(budget), name, seed, entry["metric"])
 

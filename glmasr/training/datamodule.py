@@ -7,7 +7,7 @@ import pytorch_lightning as lightning
 from torch.utils.data import DataLoader
 
 from glmasr.data.catalog import Catalog
-from glmasr.data.dataset import Augmentation, Mixing, SpeechDataset, collate
+from glmasr.data.dataset import Augmentation, Mixing, Silencing, SpeechDataset, collate
 from glmasr.data.sampler import RankBatches, in_order, order_of
 from glmasr.speech import Batch, InputError
 from glmasr.text.tokenizer import Tokenizer
@@ -43,12 +43,13 @@ class SpeechBatches(lightning.LightningDataModule):
         noise: Augmentation | None = None,
         tokenizer: Tokenizer | None = None,
         talker: Mixing | None = None,
+        wordless: Silencing | None = None,
     ):
         super().__init__()
         self.train, self.dev, self.tokenizer = train, dev, tokenizer
         self.batch_seconds, self.workers, self.seed = batch_seconds, workers, seed
         self.jitter, self.temperature, self.stream = jitter, temperature, stream
-        self.augmentations, self.noise, self.talker = augmentations, noise, talker
+        self.augmentations, self.noise, self.talker, self.wordless = augmentations, noise, talker, wordless
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
@@ -73,8 +74,8 @@ class SpeechBatches(lightning.LightningDataModule):
         )
         start = trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size
         batches = RankBatches(order, trainer.global_rank, trainer.world_size, start)
-        dataset = SpeechDataset(self.train, self.augmentations, self.noise, self.tokenizer, self.seed, self.talker)
-        return self.loader(dataset, batches)
+        damage = (self.augmentations, self.noise, self.tokenizer, self.seed, self.talker, self.wordless)
+        return self.loader(SpeechDataset(self.train, *damage), batches)
 
     def val_dataloader(self) -> DataLoader:
         trainer = self.trainer

@@ -12,6 +12,7 @@ from glmasr.augment.noise import NoiseMixing
 from glmasr.augment.speed import Speed
 from glmasr.augment.talker import TalkerMixing
 from glmasr.augment.volume import Volume
+from glmasr.augment.wordless import Wordless
 from glmasr.data.catalog import Catalog, write_catalog
 from glmasr.data.dataset import SpeechDataset, collate
 from glmasr.data.sampler import ByLength, RankBatches, in_order
@@ -154,3 +155,17 @@ def test_a_talker_of_the_batch_is_in_what_is_heard_and_not_in_what_is_clean(cata
     assert torch.equal(mixed.clean, alone.waveform) and torch.equal(mixed.waveform, again.waveform)
     changed = (mixed.waveform != mixed.clean).sum(1) / mixed.lengths
     assert (changed > 0).all() and (changed <= 0.5).all()
+
+
+def test_noise_alone_takes_the_place_of_an_utterance_and_has_nothing_to_transcribe(catalog):
+    plain = SpeechDataset(catalog, tokenizer=Letters())
+    quiet = SpeechDataset(catalog, tokenizer=Letters(), wordless=Wordless(1.0))
+    found = collate([quiet[(row, 0)] for row in range(3)])
+    assert found.texts == ("", "", "") and found.token_lengths.tolist() == [0, 0, 0] and found.tokens.shape == (3, 0)
+    said = collate([plain[(row, 0)] for row in range(3)])
+    assert found.lengths.tolist() == said.lengths.tolist() and not torch.equal(found.waveform, said.waveform)
+    some = SpeechDataset(catalog, tokenizer=Letters(), wordless=Wordless(0.5))
+    texts = [some[(row, index)].text for row in range(6) for index in range(20)]
+    assert 40 < texts.count("") < 80 and texts == [some[(row, index)].text for row in range(6) for index in range(20)]
+    never = SpeechDataset(catalog, tokenizer=Letters(), wordless=Wordless(0.0))
+    assert torch.equal(never[(2, 3)].waveform, plain[(2, 3)].waveform) and never[(2, 3)].text == plain[(2, 3)].text

@@ -4,9 +4,11 @@ import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from glmasr.augment.wordless import Wordless
 from glmasr.build import build
 from glmasr.bundle import build_recognizer
 from glmasr.data.dataset import SpeechDataset, collate
@@ -79,6 +81,17 @@ def test_without_masking_only_the_mask_embedding_stands_still(batch, tokenizer):
     losses(module, batch, 1)
     missed = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert missed == ["recognizer.encoder.mask_embedding"]
+
+
+def test_a_batch_in_which_nobody_speaks_is_learned_to_be_empty(catalog, tokenizer):
+    quiet = SpeechDataset(catalog.subset(split="train"), tokenizer=tokenizer, wordless=Wordless(1.0))
+    nobody = collate([quiet[row, 0] for row in range(4)])
+    module = finetuning(tokenizer, "specaugment=null")
+    found = losses(module, nobody, 8)
+    assert all(np.isfinite(found)) and found[-1] < found[0] / 2
+    module.eval()
+    with torch.no_grad():
+        assert all(best.tokens == () for best, *_ in module.search(module.hear(nobody, "")))
 
 
 def test_the_same_seed_gives_the_same_losses_bit_for_bit(batch, tokenizer):
