@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -12,6 +13,13 @@ LOST_PEER = re.compile(
     re.IGNORECASE,
 )
 DEAD_WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (.*)")
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, then what it came of or was raised while handling."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def explained(error: BaseException, folder: Path, rank: int, world: int) -> str | None:
@@ -24,7 +32,8 @@ def explained(error: BaseException, folder: Path, rank: int, world: int) -> str 
         if not isinstance(error, ConnectionError | TimeoutError):
             return f"{place} cannot be used ({os.strerror(error.errno)}): see to it, or choose run_dir=…; {GOES_ON}"
     reason = "most often memory ran out: take fewer batches.workers, or find in the system's log who killed it"
-    dead = DEAD_WORKER.search(str(error))
+    # Its signal is heard wherever the main process is: amid a checkpoint, torch raises about positions after it.
+    dead = next(filter(None, (DEAD_WORKER.search(str(one)) for one in chain(error))), None)
     if dead:
         return f"a process that loads data ({dead[1]}) {dead[2].rstrip('. ').split('. ')[0]}; {reason}; {GOES_ON}"
     if world == 1 and isinstance(error, ConnectionError | EOFError):  # torch has not seen yet that it is dead

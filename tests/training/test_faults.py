@@ -3,6 +3,7 @@
 import errno
 
 import pytest
+import torch
 
 from glmasr.training.faults import explained
 
@@ -44,3 +45,13 @@ def test_alone_nobody_is_lost():
 def test_a_loader_that_dies_in_the_midst_of_a_batch_is_told_of_too(error):
     assert "take fewer batches.workers" in (explained(error, "/r", rank=0, world=1) or "")
     assert "take fewer batches.workers" not in (explained(error, "/r", rank=0, world=2) or "")
+
+
+def test_a_loader_that_dies_while_a_checkpoint_is_written_is_told_of_too(tmp_path):
+    class Disk:
+        def write(self, data):
+            raise RuntimeError("DataLoader worker (pid 71) is killed by signal: Killed.")
+
+    with pytest.raises(RuntimeError, match=r"unexpected pos|Killed") as caught:
+        torch.save({"a": torch.zeros(9)}, Disk())
+    assert "data (71) is killed by signal: Killed; most" in (explained(caught.value, tmp_path, rank=0, world=1) or "")
