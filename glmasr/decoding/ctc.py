@@ -121,7 +121,13 @@ def likeliest(scores: Float[np.ndarray, "T V"], count: int) -> Int[np.ndarray, "
     wanted[:, BLANK] = np.nan  # behind all others
     if not 0 < 4 * count < scores.shape[1]:
         return wanted.argsort(-1)[:, :count]
-    found = wanted.argpartition(count, -1)[:, :count]
+    # To find the value that parts them and then who is ahead of it takes half the time of argpartition.
+    worst = np.partition(wanted, count - 1, -1)[:, count - 1 : count]
+    found = np.flatnonzero(wanted <= worst)
+    if len(found) != count * len(scores):  # some are equal to the worst
+        found = wanted.argpartition(count, -1)[:, :count]
+    else:
+        found = found.reshape(len(scores), count) % scores.shape[1]
     return np.take_along_axis(found, np.take_along_axis(wanted, found, -1).argsort(-1), -1)
 
 

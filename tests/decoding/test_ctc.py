@@ -3,6 +3,7 @@
 from itertools import groupby
 from math import inf, log
 
+import numpy as np
 import pytest
 import torch
 
@@ -217,3 +218,17 @@ def test_what_is_far_behind_is_given_up_and_nothing_else():
     whole, near = (beam_search(log_probs[None], torch.tensor([40]), 50, margin=margin)[0] for margin in (inf, 2.0))
     assert len(near) < len(whole) and near[0] == whole[0]
     assert {one.tokens for one in whole if one.score > whole[0].score - 1.0} <= {one.tokens for one in near}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_likeliest_tokens_are_found_whether_or_not_some_are_equal(seed):
+    generator = np.random.default_rng(seed)
+    frames = np.log(generator.dirichlet(np.ones(300), 50)).astype(np.float32)
+    if seed % 2:
+        frames = frames.round()  # most frames have several at the last place
+    frames[:, 0] = 0.0
+    for chosen in (likeliest(frames, 20), likeliest(frames, 200)):
+        assert all(0 not in row and len(set(row)) == len(row) for row in chosen.tolist())
+        np.testing.assert_array_equal(
+            np.take_along_axis(frames, chosen, 1), -np.sort(-frames[:, 1:], 1)[:, : chosen.shape[1]]
+        )
