@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--speech", type=Path, default=Path("data/corpora/rhyme_test/audio"), help="folder of FLAC")
     parser.add_argument("--shared", type=Path, default=Path("../shared/corpora"), help="noise_esc10 and short words")
+    parser.add_argument("--noise", type=Path, help="another folder of noise, such as what a bundle has never heard")
     parser.add_argument("--noises", type=int, default=100, help="recordings of noise")
     parser.add_argument("--whisper", default="tiny.en", help="to count its words there, too; none does not")
     parser.add_argument("--json", type=Path)
@@ -52,7 +53,7 @@ def main() -> None:
     found["long"] = told("long", long_recording(system, asked.speech, asked.minutes))
     if asked.shared.is_dir():
         found["unheard"] = told("nobody heard in", unheard(asked.shared))
-        quiet = nobody(asked.shared / "noise_esc10", asked.noises)
+        quiet = nobody(asked.noise or asked.shared / "noise_esc10", asked.noises)
         systems = {"with vad": system, "without vad": Transcriber(asked.bundle, decoding=asked.decoding, vad=False)}
         if asked.whisper != "none":
             from glmasr.evaluation.baselines import Whisper
