@@ -23,7 +23,7 @@ class Wordless:
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
         """(N) → (N) without a word, or None: the utterance stays what it is."""
-        if rng.random() >= self.probability:
+        if not self.probability or rng.random() >= self.probability:  # without it, no draw either
             return None
         noise = self._recorded(len(waveform), rng) if self.noise_path else ColoredNoise()(len(waveform), rng)
         if not rms(noise):

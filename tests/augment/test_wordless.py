@@ -45,3 +45,8 @@ def test_silent_recordings_silent_speech_and_no_recordings(speech, tmp_path):
     assert not Wordless(1.0)(np.zeros(1600, np.float32), np.random.default_rng(0)).any()
     with pytest.raises(InputError, match="no noise at"):
         Wordless(1.0, str(tmp_path / "missing"))(speech, np.random.default_rng(0))
+
+
+def test_without_it_what_else_is_drawn_stays_as_it_was(speech):
+    ours, other = np.random.default_rng(3), np.random.default_rng(3)
+    assert Wordless(0.0)(speech, ours) is None and ours.random() == other.random()
