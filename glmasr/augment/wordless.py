@@ -7,7 +7,7 @@ import numpy as np
 
 from glmasr.augment.noise import ColoredNoise, Stretch, list_stretches
 from glmasr.frontend.level import rms
-from glmasr.speech import RATE_HZ
+from glmasr.speech import RATE_HZ, InputError
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,10 @@ class Wordless:
 
     probability: float
     noise_path: str | None = None
+
+    def __post_init__(self):
+        if not 0.0 <= self.probability <= 1.0:
+            raise InputError(f"wordless.probability={self.probability} is no share of utterances: take one from 0 to 1")
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
         """(N) → (N) without a word, or None: the utterance stays what it is."""

@@ -56,8 +56,8 @@ class SpeechDataset(torch.utils.data.Dataset):
 
     `augmentations` change the speech itself, so `clean` has them too; `noise` is in `waveform` only, and so is the
     `talker` that another utterance of the batch may become. With a `tokenizer` every utterance must have a text; what
-    `wordless` puts in the place of one has an empty one. In a
-    batch an unreadable utterance gives its place to a readable one: `unreadable` counts them, the first is a warning.
+    `wordless` puts in the place of one has an empty one. In a batch an unreadable utterance gives its place to a
+    readable one: `unreadable` counts them, the first is a warning.
     """
 
     def __init__(
