@@ -32,7 +32,9 @@ if TYPE_CHECKING:  # torch is imported where a bundle is opened: an export is he
 PIECE_SECONDS, LEAST_PIECE_SECONDS, PIECE_UTTERANCES = 30.0, 4.0, 2.0
 """Longer recordings are cut in pauses into pieces of at most this length, so memory stays bounded; of at most so many
 times the mean utterance of the training, if that is less: what never heard a long one loses words in it."""
-BATCH_SECONDS = 120.0
+BATCH_SECONDS, ENOUGH_SECONDS, ALIKE = 120.0, 15.0, 0.8
+"""Padded audio of a batch at most; and once it holds ENOUGH, what is shorter than ALIKE of its longest waits for the
+next: padding costs more than a batch does, beyond ENOUGH (docs/LOG.md)."""
 POOL_SECONDS = 600.0
 """So much of a file is held at a time, to batch pieces of like length."""
 BLOCK_SECONDS = 60.0
@@ -260,6 +262,7 @@ class Transcriber:
         """What the recognizer makes of waveforms, as a batch; under the chunk mask if it is told to stream."""
         import torch
 
+        from glmasr.model.packing import packing_of
         from glmasr.model.subsampling import STRIDE
 
         assert self.recognizer is not None
@@ -270,7 +273,10 @@ class Transcriber:
         chunk = {"chunk_features": STRIDE * self.view["chunk_frames"]} if self.view else {}
         with torch.inference_mode():
             features, feature_lengths = self.ear(waveform.to(self.device), lengths.to(self.device), **chunk)
-            return self.recognizer(features, feature_lengths, **self.view)
+            frames, frame_lengths = self.recognizer.encoder.subsample(features, feature_lengths)
+            packing = packing_of(frame_lengths.tolist(), frames.shape[1]).to(self.device)
+            context = self.recognizer.encoder.contextualize(frames, frame_lengths, packing=packing, **self.view)
+            return self.recognizer.hear(context, frame_lengths)
 
     @property
     def can_stream(self) -> bool:
@@ -421,7 +427,9 @@ def batches(pieces: list[Piece]) -> list[list[Piece]]:
     """Pieces of like length together, at most BATCH_SECONDS of padded audio each."""
     grouped: list[list[Piece]] = []
     for piece in sorted(pieces, key=lambda piece: -len(piece[2])):
-        if not grouped or (len(grouped[-1]) + 1) * len(grouped[-1][0][2]) > BATCH_SECONDS * RATE_HZ:
+        longest, padded = (len(grouped[-1][0][2]), len(grouped[-1]) * len(grouped[-1][0][2])) if grouped else (0, 0)
+        is_full = padded + longest > BATCH_SECONDS * RATE_HZ
+        if not grouped or is_full or (padded >= ENOUGH_SECONDS * RATE_HZ and len(piece[2]) < ALIKE * longest):
             grouped.append([])
         grouped[-1].append(piece)
     return grouped
