@@ -87,14 +87,15 @@ def readable(checkpoints: Iterable[Path], say=print) -> Path | None:
     return None
 
 
-def origin_of(resume: str, folder: Path, say=print) -> Path | None:
+def origin_of(resume: str, folder: Path | None, say=print) -> Path | None:
     """The checkpoint a run goes on from, None where it begins: `resume` is auto, never, or another run's checkpoint.
 
-    A run with checkpoints of its own goes on from those, so that the same command may be given again after a kill.
+    A run with checkpoints of its own in `folder` goes on from those, so that the same command may be given again after
+    a kill; None: they do not count.
     InputError where `never` meets one, or where a path cannot be resumed from.
     """
-    own = found(folder)
-    if own and resume == "never":
+    own = found(folder) if folder else []
+    if folder and own and resume == "never":
         raise InputError(
             f"resume=never, but {folder.parent} was begun already and is at step {step_of(own[0])}: choose another "
             "name=…, resume=auto to go on, or overwrite=true to discard it"

@@ -60,6 +60,9 @@ FREE_TO_CHANGE = (
 NAMED = 5
 """Utterances that a line names one by one."""
 
+RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
+"""How often a job was put back into the queue, or a group of ranks started again: it goes on with what it did."""
+
 
 def say(message: str) -> None:
     """One line for the person who watches."""
@@ -82,11 +85,11 @@ class Run:
         Only one process may train in a folder; of a distributed run the first rank answers for all.
         """
         if getattr(rank_zero_only, "rank", 0):  # set from the launcher's environment
-            return not self.finished_file.exists()
+            return self.discards or not self.finished_file.exists()  # what the first rank may be discarding just now
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock()
-            if self.config["overwrite"]:
+            if self.discards:
                 self.clear()
             if not self.is_open():
                 self.unlock()
@@ -100,6 +103,11 @@ class Run:
                 f"cannot write to {self.folder} ({error.strerror}): choose a folder with run_dir=…"
             ) from error
         return True
+
+    @property
+    def discards(self) -> bool:
+        """Whether it begins anew whatever is there: asked to, and not by a scheduler that repeats its own command."""
+        return bool(self.config["overwrite"]) and not any(int(os.environ.get(name, 0)) for name in RESTARTS)
 
     def is_open(self) -> bool:
         """False where the run is finished; an InputError where it was begun with settings that change its meaning."""
@@ -133,7 +141,8 @@ class Run:
     @cached_property
     def origin(self) -> Path | None:
         """The checkpoint it goes on from, None where it begins."""
-        return origin_of(self.config["resume"], self.folder / "checkpoints", say)
+        own = None if self.discards else self.folder / "checkpoints"
+        return origin_of(self.config["resume"], own, say)
 
     def unlock(self) -> None:
         """Leave the folder to others."""
@@ -210,12 +219,13 @@ def build_trainer(config: Config, folder: Path, callbacks: list[Callback]) -> li
 
 
 def quiet_lightning() -> None:
-    """Leave out Lightning's tips and device lists; its warnings stay, but for one of a library it uses."""
+    """Leave out Lightning's tips and device lists; its warnings stay, and those of what it uses, but for two."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*The `srun` command is available.*")
+    warnings.filterwarnings("ignore", "Grad strides do not match")  # they do, but for axes of size 1: the same memory
 
 
 def watchers(run: Run) -> list[Callback]:

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
+from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 from torch.nn.functional import ctc_loss
 
@@ -19,6 +21,7 @@ from glmasr.model.subsampling import frame_lengths
 from glmasr.speech import RATE_HZ, InputError, Utterance
 from glmasr.text.tokenizer import learn_characters
 from glmasr.training import run as stages
+from glmasr.training.checkpoints import Written
 from glmasr.training.run import (
     Run,
     accumulate,
@@ -113,6 +116,41 @@ def test_a_finished_run_is_not_done_again(config, capsys):
     assert not Run(config | {"overwrite": False}).begin()
     with pytest.raises(InputError, match=r"was finished with other settings \(trainer.max_steps: 5 → 9\)"):
         Run(config | {"trainer": {"max_steps": 9}}).begin()
+
+
+def write_step(run: Run) -> Path:
+    """A checkpoint of its first step."""
+    path = run.folder / "checkpoints" / "step_000000001.ckpt"
+    path.parent.mkdir()
+    Written().save_checkpoint({"state_dict": {"a": torch.ones(3)}, "global_step": 1}, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"])
+def test_a_job_that_is_put_back_does_not_discard_its_own_work(config, monkeypatch, name):
+    asked = config | {"overwrite": True, "resume": "auto"}
+    run = Run(asked)
+    assert run.begin() and run.origin is None
+    run.unlock()
+    begun = write_step(run)
+    monkeypatch.setenv(name, "1")
+    again = Run(asked)
+    assert again.begin() and again.origin == begun
+    again.unlock()
+    monkeypatch.setenv(name, "0")
+    assert Run(asked).begin() and not (run.folder / "checkpoints").exists()
+
+
+def test_other_ranks_take_part_in_a_run_that_is_being_discarded(config, monkeypatch):
+    """Where they came before the first rank had discarded what was finished, they ended, and it waited for them."""
+    run = Run(config)
+    assert run.begin()
+    write_step(run)
+    run.finish(step=5)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert not Run(config).begin()
+    second = Run(config | {"overwrite": True, "resume": "auto"})
+    assert second.begin() and second.origin is None and run.finished_file.exists()
 
 
 HOLDER = """
