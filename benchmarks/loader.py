@@ -127,9 +127,10 @@ def rewritten(catalog: Catalog, home: Path) -> dict[str, Catalog]:
 
 def ours(catalog: Catalog, workers: int = 1, **damage: Any) -> DataLoader:
     """The loader of a pretraining with conf/pretrain.yaml's batches."""
-    settings = composed()["batches"] | {"workers": workers}
+    settings = composed()["batches"] | {"workers": workers, "decoded_mb": 0}  # decoding is what it measures
     batches = SpeechBatches(catalog, catalog, seed=0, **settings, **damage)
-    batches.trainer = SimpleNamespace(global_step=0, global_rank=0, world_size=1, accumulate_grad_batches=1)  # type: ignore[assignment]
+    place = {"global_step": 0, "global_rank": 0, "world_size": 1, "num_devices": 1, "accumulate_grad_batches": 1}
+    batches.trainer = SimpleNamespace(**place)  # type: ignore[assignment]
     return batches.train_dataloader()
 
 

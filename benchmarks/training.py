@@ -14,9 +14,10 @@ rest in some rounds. `mfu` is the share of the sgemm peak, which is measured bef
 of matrix products and convolutions as executed, on padding too where a side computes it, without the Fourier transform.
 `mb_per_audio_second` is how far a step raises the process' memory, per second of padded audio.
 
-With --loading, conf/pretrain.yaml is run as it stands but for the data,
-and without probes: what `make pretrain` trains per second, logs and loads included, against the steps alone on the same
-batches, loaded beforehand.
+With --loading, conf/pretrain.yaml is run as it stands but for the data, and without probes: what `make pretrain` trains
+per second, logs and loads included, against the steps alone on batches of the same corpus, loaded beforehand. The
+corpus is cut to what half of the steps hear once, and rates are those of the other half: of a second epoch, for which
+decoded audio is kept, and of a first one, for which it is decoded, by batches.decoded_mb=0.
 """
 
 import argparse
@@ -217,16 +218,19 @@ def shown(row: Mapping[str, Any]) -> str:
 def loading(manifest: str, steps: int, size: str) -> list[dict[str, Any]]:
     """Audio per second of `make pretrain` without and with a process that loads, and of its steps alone.
 
-    Of the corpus as it is found, and decoded to WAV.
+    Of the corpus as it is found, decoded once or each time, and decoded to WAV.
     """
     model = shaped(SIZES[size]["ours"])
     with tempfile.TemporaryDirectory() as folder:
-        rows = [{"name": "bare steps"} | bare(steps, *model, *data_of(manifest))]
-        for kind, path in (("as found", manifest), ("WAV", decoded(manifest, Path(folder)))):
+        found = cut(manifest, Path(folder) / "found", steps / 2 * composed()["batches"]["batch_seconds"])
+        rows = [{"name": "bare steps"} | bare(steps // 2, *model, *data_of(found))]
+        kinds = {"as found": (found,), "as found, decoded anew": (found, "batches.decoded_mb=0")}
+        kinds["WAV, decoded anew"] = decoded(found, Path(folder) / "wav"), "batches.decoded_mb=0"
+        for kind, (path, *settings) in kinds.items():
             for workers in (0, 1):
                 name = f"make pretrain, {kind}, batches.workers={workers}"
-                rows.append({"name": name} | pretrained(steps, workers, *model, *data_of(path)))
-        rows.append({"name": "bare steps again"} | bare(steps, *model, *data_of(manifest)))
+                rows.append({"name": name} | pretrained(steps, workers, *model, *data_of(path), *settings))
+        rows.append({"name": "bare steps again"} | bare(steps // 2, *model, *data_of(found)))
     alone = statistics.mean(row["audio_seconds_per_second"] for row in (rows[0], rows[-1]))
     for row in rows:
         row |= {"size": size, "share_lost": 1 - row["audio_seconds_per_second"] / alone}
@@ -240,8 +244,21 @@ def data_of(manifest: str) -> tuple[str, ...]:
     return "data=manifest", f"data.path={manifest}", "data.language=en"
 
 
+def cut(manifest: str, folder: Path, seconds: float) -> str:
+    """The first utterances of a corpus' training split, as many as take so long, and its dev split."""
+    lines, taken = [], 0.0
+    for one in Manifest(manifest, language="en", dev_share=0.05).utterances():
+        if isinstance(one, Utterance) and (one.split == "dev" or taken + one.duration_seconds <= seconds):
+            taken += one.duration_seconds if one.split == "train" else 0.0
+            lines.append(asdict(one) | {"audio_filepath": os.path.abspath(one.audio), "duration": one.duration_seconds})
+    folder.mkdir()
+    (folder / "manifest.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    return str(folder)
+
+
 def decoded(manifest: str, folder: Path) -> str:
     """A copy of a corpus as WAV files of 16 bits."""
+    folder.mkdir()
     lines = []
     for number, one in enumerate(Manifest(manifest, language="en").utterances()):
         if isinstance(one, Utterance):
@@ -265,7 +282,7 @@ def bare(steps: int, *data: str) -> dict[str, float]:
             **config["batches"],
             **build(config["augment"]),
         )
-        place = {"world_size": 1, "global_rank": 0, "global_step": 0, "accumulate_grad_batches": 1}
+        place = {"world_size": 1, "num_devices": 1, "global_rank": 0, "global_step": 0, "accumulate_grad_batches": 1}
         batches.trainer = SimpleNamespace(**place)  # type: ignore[assignment]
         started = time.perf_counter()
         them = list(itertools.islice(batches.train_dataloader(), steps))
@@ -278,7 +295,7 @@ def bare(steps: int, *data: str) -> dict[str, float]:
 
 
 def pretrained(steps: int, workers: int, *data: str) -> dict[str, float]:
-    """By the last line that a real run writes, which counts from its first batch."""
+    """By two lines that a real run writes, at half of its steps and at the last; each counts from the first batch."""
     with tempfile.TemporaryDirectory() as home:
         there = [f"run_dir={home}/run", f"catalogs={home}/catalogs", "probe.every_steps=null"]
         length = [f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps}", f"batches.workers={workers}"]
@@ -287,8 +304,11 @@ def pretrained(steps: int, workers: int, *data: str) -> dict[str, float]:
         if done.returncode:
             sys.exit(f"make pretrain: exit code {done.returncode}\n{done.stderr[-2000:]}")
         with (Path(home) / "run" / "metrics.csv").open() as file:
-            said = [row["train/audio_seconds_per_second"] for row in csv.DictReader(file)]
-    return {"audio_seconds_per_second": float([one for one in said if one][-1])}
+            said = [(int(row["step"]) + 1, row["train/audio_seconds_per_second"]) for row in csv.DictReader(file)]
+    rates = [(step, float(rate)) for step, rate in said if rate]
+    (step, rate), (end, final) = next(pair for pair in rates if pair[0] >= steps // 2), rates[-1]
+    # Every step hears as much, but for a percent; so much time has each of them taken for one of its units.
+    return {"audio_seconds_per_second": (end - step) / (end / final - step / rate)}
 
 
 def batch_of(manifest: str) -> Batch:

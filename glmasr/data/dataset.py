@@ -58,6 +58,10 @@ class SpeechDataset(torch.utils.data.Dataset):
     `talker` that another utterance of the batch may become. With a `tokenizer` every utterance must have a text; what
     `wordless` puts in the place of one has an empty one. In a batch an unreadable utterance gives its place to a
     readable one: `unreadable` counts them, the first is a warning.
+
+    What was decoded is kept for the next epoch as long as it takes no more than `decoded_mb`, in every process that
+    loads. Nothing is thrown out for something newer: of a corpus that is heard in ever new orders, what is kept then
+    saves as large a share of the decoding as it is of the corpus.
     """
 
     def __init__(
@@ -69,7 +73,10 @@ class SpeechDataset(torch.utils.data.Dataset):
         seed: int = 0,
         talker: Mixing | None = None,
         wordless: Silencing | None = None,
+        decoded_mb: float = 0.0,
     ):
+        self.decoded: dict[int, np.ndarray] = {}
+        self.room_bytes = decoded_mb * 1e6
         self.catalog, self.augmentations, self.noise, self.talker = catalog, tuple(augmentations), noise, talker
         self.tokenizer, self.seed, self.wordless = tokenizer, seed, wordless
         self.unreadable = 0
@@ -82,10 +89,7 @@ class SpeechDataset(torch.utils.data.Dataset):
         row, index = key
         utterance = self.catalog[row]
         rng = np.random.default_rng((self.seed, index, row))
-        clean = read_audio(utterance.audio, utterance.offset_seconds, utterance.duration_seconds)
-        if len(clean) < (utterance.duration_seconds - MISSING_SECONDS) * RATE_HZ:
-            left = f"{len(clean) / RATE_HZ:.2f} of {utterance.duration_seconds:.2f} s"
-            raise UnreadableAudio(f"'{utterance.id}' has become shorter: {left}; fetch it again", "truncated")
+        clean = self._decode(row, utterance)
         for augmentation in self.augmentations:
             clean = augmentation(clean, rng)
         nobody = self.wordless and self.wordless(clean, rng)
@@ -100,6 +104,19 @@ class SpeechDataset(torch.utils.data.Dataset):
             text=utterance.text,
             index=index,
         )
+
+    def _decode(self, row: int, utterance: Utterance) -> np.ndarray:
+        """Its waveform (N), which the caller may change."""
+        if row in self.decoded:
+            return self.decoded[row].copy()
+        waveform = read_audio(utterance.audio, utterance.offset_seconds, utterance.duration_seconds)
+        if len(waveform) < (utterance.duration_seconds - MISSING_SECONDS) * RATE_HZ:
+            left = f"{len(waveform) / RATE_HZ:.2f} of {utterance.duration_seconds:.2f} s"
+            raise UnreadableAudio(f"'{utterance.id}' has become shorter: {left}; fetch it again", "truncated")
+        if waveform.nbytes <= self.room_bytes:
+            self.room_bytes -= waveform.nbytes
+            self.decoded[row] = waveform.copy()
+        return waveform
 
     def __getitems__(self, keys: list[Key]) -> list[Item]:
         """Load a batch; `DataLoader` prefers this to `__getitem__`. InputError where nothing near it can be read."""

@@ -27,6 +27,7 @@ class SpeechBatches(lightning.LightningDataModule):
 
     Global batch i is the same on every machine; step s of rank r with `accumulate` batches per optimizer step takes
     batches (s × accumulate + a) × world + r. `jitter`, `temperature` and `stream` are those of `sampler.order_of`.
+    A machine's loaders keep `decoded_mb` of decoded training audio between them.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class SpeechBatches(lightning.LightningDataModule):
         tokenizer: Tokenizer | None = None,
         talker: Mixing | None = None,
         wordless: Silencing | None = None,
+        decoded_mb: float = 0.0,
     ):
         super().__init__()
         self.train, self.dev, self.tokenizer = train, dev, tokenizer
         self.batch_seconds, self.workers, self.seed = batch_seconds, workers, seed
         self.jitter, self.temperature, self.stream = jitter, temperature, stream
         self.augmentations, self.noise, self.talker, self.wordless = augmentations, noise, talker, wordless
+        self.decoded_mb = decoded_mb
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
@@ -75,7 +78,8 @@ class SpeechBatches(lightning.LightningDataModule):
         start = trainer.global_step * trainer.accumulate_grad_batches * trainer.world_size
         batches = RankBatches(order, trainer.global_rank, trainer.world_size, start)
         damage = (self.augmentations, self.noise, self.tokenizer, self.seed, self.talker, self.wordless)
-        return self.loader(SpeechDataset(self.train, *damage), batches)
+        share = self.decoded_mb / (max(self.workers, 1) * trainer.num_devices)  # each of them has a copy of its own
+        return self.loader(SpeechDataset(self.train, *damage, decoded_mb=share), batches)
 
     def val_dataloader(self) -> DataLoader:
         trainer = self.trainer

@@ -53,7 +53,8 @@ from glmasr.transcriber import streaming_of
 
 Config = dict[str, Any]
 FREE_TO_CHANGE = (
-    *("trainer", "logger", "overwrite", "checkpoints", "batches.workers", "health", "guards", "watchdog", "resume"),
+    *("trainer", "logger", "overwrite", "checkpoints", "batches.workers", "batches.decoded_mb"),
+    *("health", "guards", "watchdog", "resume"),
 )
 """Settings an interrupted run may be resumed with a new value of; the rest decides what the numbers mean."""
 

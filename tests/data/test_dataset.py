@@ -169,3 +169,45 @@ def test_noise_alone_takes_the_place_of_an_utterance_and_has_nothing_to_transcri
     assert 40 < texts.count("") < 80 and texts == [some[(row, index)].text for row in range(6) for index in range(20)]
     never = SpeechDataset(catalog, tokenizer=Letters(), wordless=Wordless(0.0))
     assert torch.equal(never[(2, 3)].waveform, plain[(2, 3)].waveform) and never[(2, 3)].text == plain[(2, 3)].text
+
+
+def counting(monkeypatch) -> list[str]:
+    """Paths of what is decoded from now on."""
+    read: list[str] = []
+
+    def reading(path, *part):
+        read.append(str(path))
+        return read_audio(path, *part)
+
+    monkeypatch.setattr("glmasr.data.dataset.read_audio", reading)
+    return read
+
+
+def test_what_is_kept_decoded_is_not_decoded_again_and_changes_no_batch(catalog, monkeypatch):
+    read, keys = counting(monkeypatch), [[(row, index) for row in range(6)] for index in range(3)]
+    plain, keeping = damaged(catalog), damaged(catalog)
+    keeping.room_bytes = 1e9
+    for batch in keys:
+        for a, b in zip(plain.__getitems__(batch), keeping.__getitems__(batch), strict=True):
+            assert torch.equal(a.waveform, b.waveform) and torch.equal(a.clean, b.clean)
+    assert len(read) == 6 * 3 + 6
+
+
+def test_no_more_is_kept_than_there_is_room_for(catalog, monkeypatch):
+    read = counting(monkeypatch)
+    seconds = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # the first two and the third take 0.9 s
+    dataset = SpeechDataset(catalog, decoded_mb=0.95 * RATE_HZ * 4 / 1e6)
+    for index in range(2):
+        dataset.__getitems__([(row, index) for row in range(6)])
+    assert sum(len(one) for one in dataset.decoded.values()) / RATE_HZ <= 0.95 < sum(seconds)
+    assert list(dataset.decoded) == [0, 1, 2] and len(read) == 6 + 3
+
+
+def test_who_changes_a_waveform_in_place_changes_no_kept_one(catalog):
+    def louder(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        waveform *= 2
+        return waveform
+
+    dataset = SpeechDataset(catalog, [louder], decoded_mb=1)
+    first, again = dataset[0, 0].waveform.clone(), dataset[0, 0].waveform
+    assert torch.equal(first, again) and torch.equal(first, 2 * torch.from_numpy(read_audio(catalog[0].audio)))

@@ -134,7 +134,9 @@ def training_batches(catalog: Catalog, step: int = 0) -> tuple[torch.utils.data.
     config = settings()
     train, dev = (catalog.subset(split, **config["utterances"]) for split in ("train", "dev"))
     batches = SpeechBatches(train, dev, seed=3, **config["batches"], **build(config["augment"]))
-    batches.trainer = SimpleNamespace(global_step=step, global_rank=0, world_size=1, accumulate_grad_batches=1)
+    batches.trainer = SimpleNamespace(
+        global_step=step, global_rank=0, world_size=1, num_devices=1, accumulate_grad_batches=1
+    )
     loader = batches.train_dataloader()
     return loader, {"dataset": loader.dataset, "rows": len(train)}
 

@@ -26,7 +26,7 @@ def loaded(catalog):
         train, dev = catalog.subset(split="train"), catalog.subset(split="dev")
         batches = SpeechBatches(train, dev, 6.0, 0.05, 1.0, workers, {}, 7, noise=noise, tokenizer=tokenizer)
         batches.trainer = SimpleNamespace(
-            global_step=step, global_rank=rank, world_size=world, accumulate_grad_batches=accumulate
+            global_step=step, global_rank=rank, world_size=world, num_devices=world, accumulate_grad_batches=accumulate
         )
         return list(islice(batches.train_dataloader(), count)), list(batches.val_dataloader())
 
@@ -77,7 +77,9 @@ def test_lanes_that_do_not_fit_the_loaders_are_said_to_cost_traffic(catalog, tmp
     train, dev = streamed.subset(split="train"), streamed.subset(split="dev")
     for lanes in (3, 4):
         batches = SpeechBatches(train, dev, 6.0, 0.05, 1.0, 0, {"lanes": lanes, "window": 64}, 7)
-        batches.trainer = SimpleNamespace(global_step=0, global_rank=0, world_size=2, accumulate_grad_batches=1)
+        batches.trainer = SimpleNamespace(
+            global_step=0, global_rank=0, world_size=2, num_devices=2, accumulate_grad_batches=1
+        )
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             assert next(iter(batches.train_dataloader())).ids
@@ -100,3 +102,13 @@ def test_a_batch_moves_with_everything_in_it(loaded):
     moved = SpeechBatches.transfer_batch_to_device(None, batch, torch.device("meta"), 0)
     assert moved.waveform.is_meta and moved.lengths.is_meta and moved.clean.is_meta
     assert moved.ids == batch.ids and moved.tokens is None
+
+
+@pytest.mark.parametrize(("workers", "devices", "share"), [(0, 1, 12.0), (3, 1, 4.0), (2, 3, 2.0)])
+def test_what_a_machine_keeps_decoded_is_shared_by_its_loaders(catalog, workers, devices, share):
+    train = catalog.subset(split="train")
+    batches = SpeechBatches(train, train, 6.0, 0.05, 1.0, workers, {}, 7, decoded_mb=12.0)
+    batches.trainer = SimpleNamespace(
+        global_step=0, global_rank=0, world_size=8, num_devices=devices, accumulate_grad_batches=1
+    )
+    assert batches.train_dataloader().dataset.room_bytes == share * 1e6
