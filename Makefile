@@ -43,6 +43,9 @@ clusters: setup  ## a codebook that pretrainings share (conf/clusters.yaml)
 pretrain: setup  ## an encoder from unlabelled audio (conf/pretrain.yaml)
 	$(PY) scripts/pretrain.py $(ARGS)
 
+bundle: setup  ## the encoder of a pretraining that is under way, to fine-tune (conf/bundle.yaml)
+	$(PY) scripts/bundle.py $(ARGS)
+
 finetune: setup  ## a recognizer from a small labelled set (conf/finetune.yaml)
 	@if [[ "$(ARGS)" != *bundle=* && ! -d runs/pretrain/bundle ]]; then \
 	  echo 'Nothing pretrained at runs/pretrain/bundle yet: pretraining first (bundle=null would train from scratch)'; \
@@ -102,4 +105,4 @@ clean:  ## remove caches; runs and corpora stay
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache
 
-.PHONY: help setup demo prepare shards clusters pretrain finetune language_model benchmark label-efficiency results transcribe serve bench plan chaos slurm-rehearsal test check clean
+.PHONY: help setup demo prepare shards clusters pretrain bundle finetune language_model benchmark label-efficiency results transcribe serve bench plan chaos slurm-rehearsal test check clean

@@ -129,6 +129,7 @@ def open_bundle(folder: str | Path) -> Bundle:
         raise InputError(f"the bundle {folder} is damaged ({error}): copy or train it again") from error
     if tokenizer:
         model: nn.Module = build_recognizer(config["model"], config["vocabulary_size"])
+        model.ctc_weights = dict(config.get("training", {}).get("ctc_weights") or {})
     else:
         model = build(config["model"]["encoder"])
     try:

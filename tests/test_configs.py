@@ -24,6 +24,7 @@ GROUPS = {
     "benchmark": ["data", "decoding"],
     "language_model": [],
     "plan": ["model", "gpu"],
+    "bundle": [],
     "chaos": [],
     "label_efficiency": [],
 }

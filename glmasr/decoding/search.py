@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # the searches that need CTC alone work without torch
     from glmasr.model.recognizer import Heard, Recognizer
 
 
+CTC_WEIGHTS = {"joint": 0.8, "rescore": 0.3}
+"""How much CTC has to say where neither a setting nor the bundle says so (docs/LOG.md)."""
+
+
 class Search(Protocol):
     """Anything that finds texts in what was heard."""
 
@@ -114,12 +118,15 @@ class Attention:
 
 @dataclass(frozen=True)
 class Joint:
-    """CTC and attention in one pass: CTC keeps the decoder from loops and leaps, the decoder knows how texts go."""
+    """CTC and attention in one pass: CTC keeps the decoder from loops and leaps, the decoder knows how texts go.
+
+    Without a `ctc_weight` it is what fine-tuning found best for this recognizer, or the usual one.
+    """
 
     recognizer: "Recognizer | None"
     tokenizer: Tokenizer
     beam: int = 10
-    ctc_weight: float = 0.8
+    ctc_weight: float | None = None
     length_bonus: float = 0.0
     lm: str | None = None
     lm_weight: float = 0.3
@@ -128,8 +135,12 @@ class Joint:
 
     def __post_init__(self):
         check_beam(self.beam)
-        check_weight(self.ctc_weight)
-        _ = self.decoder, self.guide
+        _ = self.decoder, self.guide, self.weight
+
+    @cached_property
+    def weight(self) -> float:
+        """Of CTC."""
+        return weight_of("joint", self.ctc_weight, self.recognizer)
 
     @cached_property
     def decoder(self) -> "Decoder":
@@ -144,18 +155,18 @@ class Joint:
     def __call__(self, heard: "Heard") -> list[list[Hypothesis]]:
         from glmasr.decoding import attention
 
-        return attention.beam_search(self.decoder, heard, self.beam, self.ctc_weight, self.length_bonus, self.guide)
+        return attention.beam_search(self.decoder, heard, self.beam, self.weight, self.length_bonus, self.guide)
 
 
 @dataclass(frozen=True)
 class Rescore:
-    """The CTC beam's hypotheses, put in order by CTC and attention together."""
+    """The CTC beam's hypotheses, put in order by CTC and attention together; `ctc_weight` as of Joint."""
 
     recognizer: "Recognizer | None"
     tokenizer: Tokenizer
     beam: int = 10
     tokens: int = 20
-    ctc_weight: float = 0.3
+    ctc_weight: float | None = None
     lm: str | None = None
     lm_weight: float = 0.5
     token_bonus: float = 0.0
@@ -165,8 +176,12 @@ class Rescore:
     def __post_init__(self):
         check_beam(self.beam)
         check_tokens(self.tokens)
-        check_weight(self.ctc_weight)
-        _ = self.decoder, self.guide
+        _ = self.decoder, self.guide, self.weight
+
+    @cached_property
+    def weight(self) -> float:
+        """Of CTC."""
+        return weight_of("rescore", self.ctc_weight, self.recognizer)
 
     @cached_property
     def decoder(self) -> "Decoder":
@@ -183,7 +198,7 @@ class Rescore:
 
         rows = rows_of(heard)
         found = [ctc.beam_search(row[None], [len(row)], self.beam, self.tokens, self.guide)[0] for row in rows]
-        return rescore(self.decoder, heard.context, heard.padding, found, self.ctc_weight)
+        return rescore(self.decoder, heard.context, heard.padding, found, self.weight)
 
 
 SEARCHES = {"ctc_greedy": CtcGreedy, "ctc_beam": CtcBeam, "attention": Attention, "joint": Joint, "rescore": Rescore}
@@ -258,7 +273,10 @@ def check_tokens(tokens: int) -> None:
         raise InputError(f"with tokens {tokens} every text stays empty: choose 1 or more to try at each frame")
 
 
-def check_weight(ctc_weight: float) -> None:
-    """InputError outside 0 … 1."""
-    if not 0.0 <= ctc_weight <= 1.0:
-        raise InputError(f"ctc_weight {ctc_weight} is not a share: choose 0 (attention alone) to 1 (CTC alone)")
+def weight_of(search: str, asked: float | None, recognizer: "Recognizer | None") -> float:
+    """How much CTC has to say: as asked, else as the bundle says, else as usual; InputError outside 0 … 1."""
+    kept = recognizer.ctc_weights if recognizer is not None else {}
+    weight = kept.get(search, CTC_WEIGHTS[search]) if asked is None else asked
+    if not isinstance(weight, int | float) or not 0.0 <= weight <= 1.0:
+        raise InputError(f"ctc_weight {weight} is not a share: choose 0 (attention alone) to 1 (CTC alone)")
+    return weight

@@ -130,6 +130,7 @@ def fine_tuning(
     overrides += [f"labels.max_per_text={budget.get('per_text') or 'null'}"]
     chosen_by = "cer" if entry["metric"] == "ser" else entry["metric"]  # dev of syllables is scored in syllables
     overrides += ["splits.dev_positions=even", f"snapshots.metric=dev/{chosen_by}"]
+    overrides += ["ctc_weights=[]"]  # what is scored is greedy
     stage = Stage("finetune", where, place, tuple(overrides), source, before.name if before else None)
     return Trial(stage, corpus, label_of(budget), name, seed, entry["metric"])
 

@@ -27,13 +27,17 @@ class Heard:
 
 
 class Recognizer(nn.Module):
-    """Joint CTC/attention recognizer (Kim et al. 2017): both heads share the encoder."""
+    """Joint CTC/attention recognizer (Kim et al. 2017): both heads share the encoder.
+
+    `ctc_weights` says how much CTC has to say in searches that ask both heads, by their names, where that is known.
+    """
 
     def __init__(self, encoder: Encoder, decoder: Decoder | None, vocabulary_size: int):
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.ctc = nn.Linear(encoder.width, vocabulary_size)
+        self.ctc_weights: dict[str, float] = {}
 
     def forward(self, features: Float[Tensor, "B F M"], lengths: Int[Tensor, " B"], **view) -> Heard:
         """Encode a batch once; both searches and both losses start from what this returns."""

@@ -120,14 +120,21 @@ class Finetuning(Normed):
 
     def count(self, batch: Batch, heard_texts: Sequence[str], kind: str) -> None:
         """Add up the errors in what was heard of each utterance."""
+        for metric in METRICS:
+            errors, words = self.errors_in(batch, heard_texts, metric)
+            sums = self.errors[metric + kind]
+            sums[0] += errors
+            sums[1] += words
+
+    def errors_in(self, batch: Batch, heard_texts: Sequence[str], metric: str) -> tuple[int, int]:
+        """Errors, and the words or characters they are errors of, in what was heard of a batch."""
         assert batch.tokens is not None
+        errors = words = 0
         for heard_text, text, labels in zip(heard_texts, batch.texts, batch.tokens.tolist(), strict=True):
             language = self.tokenizer.language_of(labels) or self.language
-            for metric in METRICS:
-                counts = count_errors(self.tokenizer.reference(text or ""), heard_text, language, metric)
-                sums = self.errors[metric + kind]
-                sums[0] += counts.errors
-                sums[1] += counts.words
+            counts = count_errors(self.tokenizer.reference(text or ""), heard_text, language, metric)
+            errors, words = errors + counts.errors, words + counts.words
+        return errors, words
 
     def on_validation_epoch_end(self) -> None:
         for metric, (errors, words) in self.errors.items():

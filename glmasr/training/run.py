@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
@@ -39,7 +39,7 @@ from glmasr.training.checkpoints import Written, origin_of
 from glmasr.training.clusters import fit_codebooks
 from glmasr.training.datamodule import SpeechBatches
 from glmasr.training.faults import explained
-from glmasr.training.finetune import Finetuning
+from glmasr.training.finetune import METRICS, STREAMED, Finetuning
 from glmasr.training.gradients import whole
 from glmasr.training.guards import Diverged, Guards
 from glmasr.training.health import Collapsed, Health
@@ -49,6 +49,7 @@ from glmasr.training.pretrain import Pretraining
 from glmasr.training.probing import Probing, loaded
 from glmasr.training.record import provenance, record, record_data
 from glmasr.training.watchdog import Watchdog
+from glmasr.training.weighing import best_weights, weigh_ctc
 from glmasr.transcriber import streaming_of
 
 Config = dict[str, Any]
@@ -57,6 +58,9 @@ FREE_TO_CHANGE = (
     *("health", "guards", "watchdog", "resume"),
 )
 """Settings an interrupted run may be resumed with a new value of; the rest decides what the numbers mean."""
+
+WEIGHED_MINUTES = 5.0
+"""Of dev, by which it is decided how much CTC has to say in joint decoding."""
 
 NAMED = 5
 """Utterances that a line names one by one."""
@@ -452,6 +456,7 @@ def finetune(config: Config) -> None:
     if module.global_rank:
         return
     ranking = snapshots.ranking()
+    chosen = [merged(weights) for weights in snapshots.kept()]
     training = {
         "run": config["name"],
         "seed": config["seed"],
@@ -465,8 +470,8 @@ def finetune(config: Config) -> None:
         "left_out": labelled - len(train),
         **facts,
         "dev": {"metric": metric, "value": ranking[0][0], "step": ranking[0][1]},
+        "ctc_weights": weighed(module, model, chosen[0], dev, metric, config["ctc_weights"]),
     }
-    chosen = [merged(weights) for weights in snapshots.kept()]
     for name, weights in (("bundle", chosen[0]), ("bundle_averaged", mean_weights(chosen))):
         save_bundle(
             run.folder / name,
@@ -478,6 +483,23 @@ def finetune(config: Config) -> None:
         )
     run.finish(**training)
     say(f"wrote {run.folder / 'bundle'} ({metric} {ranking[0][0]:.4f} at step {ranking[0][1]})")
+
+
+def weighed(
+    module: Finetuning, model: Config, weights: Mapping[str, Tensor], dev: Catalog, metric: str, tried: Sequence[float]
+) -> dict[str, float]:
+    """How much CTC should have to say in each search that asks the decoder too, by WEIGHED_MINUTES of dev."""
+    recognizer = build_recognizer(model, module.tokenizer.size)
+    recognizer.load_state_dict(weights)
+    counted = metric.removeprefix("dev/").removesuffix(STREAMED)
+    errors = partial(module.errors_in, metric=counted if counted in METRICS else "cer")
+    few = loaded(dev.subset(max_total_minutes=WEIGHED_MINUTES), module.tokenizer)
+    device = module.trainer.strategy.root_device
+    found = weigh_ctc(recognizer.to(device), module.ear.to(device), few, module.tokenizer, errors, tried)
+    best = best_weights(found)
+    for name, weight in best.items():
+        say(f"{name} weighs CTC {weight:g}: {found[name][weight]:.1%} of dev wrong")
+    return best
 
 
 def with_dropout(model: Config, dropout: float | None) -> Config:

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from glmasr.bundle import Bundle, open_bundle
-from glmasr.decoding.search import SEARCHES, Joint, open_search
+from glmasr.decoding.search import CTC_WEIGHTS, SEARCHES, Joint, open_search
 from glmasr.model.recognizer import Heard, Recognizer
 from glmasr.speech import InputError
 from glmasr.text.tokenizer import BOUNDARY, CharacterTokenizer, learn_characters
@@ -82,6 +82,19 @@ def test_joint_lies_between_ctc_and_attention(bundle, heard):
         best = ends[1][row][0]
         assert BOUNDARY not in best.tokens
         assert best.score == pytest.approx(brute.exact(heard.ctc_log_probs[row, :length], best.tokens), abs=1e-3)
+
+
+def test_the_weight_of_ctc_is_what_is_asked_or_what_the_bundle_says_or_the_usual(bundle, tmp_path):
+    def weights(one: Bundle, **asked) -> list[float]:
+        return [opened(one, {"name": name, **asked}).weight for name in CTC_WEIGHTS]
+
+    random_bundle(tmp_path / "said", bundle.tokenizer, ctc_weights={"joint": 0.1})
+    said = open_bundle(tmp_path / "said")
+    assert weights(bundle) == [0.8, 0.3] and weights(said) == [0.1, 0.3]
+    assert weights(said, ctc_weight=0.5) == [0.5, 0.5]
+    random_bundle(tmp_path / "broken", bundle.tokenizer, ctc_weights={"joint": "much"})
+    with pytest.raises(InputError, match="ctc_weight much is not a share"):
+        opened(open_bundle(tmp_path / "broken"), "joint")
 
 
 @pytest.mark.parametrize("name", ["attention", "joint", "rescore"])
