@@ -65,7 +65,6 @@ ELSEWHERE = {
     "scripts/prepare.py": "tests/data/test_prepare.py",
     "scripts/shards.py": "tests/data/test_export.py",
     "scripts/clusters.py": "tests/training/test_clusters.py",
-    "scripts/bundle.py": "tests/training/test_midway.py",
     "scripts/finetune.py": "tests/journeys/test_spine.py",
     "scripts/benchmark.py": "tests/journeys/test_spine.py",
     "scripts/label_efficiency.py": "tests/evaluation/test_label_efficiency.py",
