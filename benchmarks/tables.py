@@ -138,9 +138,10 @@ def loading(found: Row) -> Iterator[str]:
     alone = next(row for row in rows if "loaded_seconds_per_second" in row)
     yield f"One process loads {alone['loaded_seconds_per_second']:.0f} s of audio a second.\n"
     for size in dict.fromkeys(row["size"] for row in rows):
-        for kind in ("as found", "WAV"):
-            named = [r for r in rows if r["size"] == size and r["name"].startswith(f"make pretrain, {kind}")]
-            lost = min(row["share_lost"] for row in named)
+        runs = [row for row in rows if row["size"] == size and row["name"].startswith("make pretrain, ")]
+        kinds = [row["name"].removeprefix("make pretrain, ").split(", batches.")[0] for row in runs]
+        for kind in dict.fromkeys(kinds):
+            lost = min(row["share_lost"] for row, its in zip(runs, kinds, strict=True) if its == kind)
             word = "reached" if lost < 0.03 else "**short of**"
             yield f"- {size}, {kind}, lost to loading and all else that is no step: {lost:.1%}, {word} 3 %"
     yield ""

@@ -55,7 +55,7 @@ from glmasr.transcriber import streaming_of
 Config = dict[str, Any]
 FREE_TO_CHANGE = (
     *("trainer", "logger", "overwrite", "checkpoints", "batches.workers", "batches.decoded_mb"),
-    *("health", "guards", "watchdog", "resume"),
+    *("health", "guards", "watchdog", "resume", "ctc_weights"),
 )
 """Settings an interrupted run may be resumed with a new value of; the rest decides what the numbers mean."""
 
@@ -493,9 +493,13 @@ def weighed(
     recognizer.load_state_dict(weights)
     counted = metric.removeprefix("dev/").removesuffix(STREAMED)
     errors = partial(module.errors_in, metric=counted if counted in METRICS else "cer")
-    few = loaded(dev.subset(max_total_minutes=WEIGHED_MINUTES), module.tokenizer)
+    few = dev.subset(max_total_minutes=max(WEIGHED_MINUTES, float(dev.durations.max()) / 60))
+    if tried and recognizer.decoder is not None:
+        say(f"trying on {hours(few)} of dev how much CTC has to say beside the decoder (ctc_weights=[] does not)")
     device = module.trainer.strategy.root_device
-    found = weigh_ctc(recognizer.to(device), module.ear.to(device), few, module.tokenizer, errors, tried)
+    found = weigh_ctc(
+        recognizer.to(device), module.ear.to(device), loaded(few, module.tokenizer), module.tokenizer, errors, tried
+    )
     best = best_weights(found)
     for name, weight in best.items():
         say(f"{name} weighs CTC {weight:g}: {found[name][weight]:.1%} of dev wrong")
