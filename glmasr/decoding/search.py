@@ -277,6 +277,11 @@ def weight_of(search: str, asked: float | None, recognizer: "Recognizer | None")
     """How much CTC has to say: as asked, else as the bundle says, else as usual; InputError outside 0 … 1."""
     kept = recognizer.ctc_weights if recognizer is not None else {}
     weight = kept.get(search, CTC_WEIGHTS[search]) if asked is None else asked
-    if not isinstance(weight, int | float) or not 0.0 <= weight <= 1.0:
-        raise InputError(f"ctc_weight {weight} is not a share: choose 0 (attention alone) to 1 (CTC alone)")
+    check_weight(weight)
     return weight
+
+
+def check_weight(ctc_weight: float) -> None:
+    """InputError outside 0 … 1."""
+    if not isinstance(ctc_weight, int | float) or not 0.0 <= ctc_weight <= 1.0:
+        raise InputError(f"ctc_weight {ctc_weight} is not a share: choose 0 (attention alone) to 1 (CTC alone)")

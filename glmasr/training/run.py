@@ -26,7 +26,7 @@ from torch import Tensor
 from glmasr.build import build, check_names
 from glmasr.bundle import Bundle, build_recognizer, encoder_weights, open_bundle, save_bundle
 from glmasr.data.catalog import Catalog, prepare_catalog
-from glmasr.decoding.search import open_search
+from glmasr.decoding.search import check_weight, open_search
 from glmasr.frontend.logmel import HOP_SAMPLES
 from glmasr.model.adapters import adapt, merged
 from glmasr.model.predictor import build_predictor
@@ -387,6 +387,8 @@ def begin_probing(run: Run, catalog: Catalog) -> Probing | None:
 def finetune(config: Config) -> None:
     """`make finetune`: a recognizer from labelled audio, on a pretrained bundle or from scratch (`bundle=null`)."""
     run = Run(config)
+    for weight in config["ctc_weights"]:  # what is wrong with it is said before hours of training
+        check_weight(weight)
     source = Path(config["bundle"]) if config["bundle"] else None
     if source is not None and not source.is_dir():
         raise InputError(
@@ -501,6 +503,8 @@ def weighed(
         recognizer.to(device), module.ear.to(device), loaded(few, module.tokenizer), module.tokenizer, errors, tried
     )
     best = best_weights(found)
+    if tried and recognizer.decoder is not None and not best:
+        say("too much of it is wrong to tell: CTC has to say what it usually has")
     for name, weight in best.items():
         say(f"{name} weighs CTC {weight:g}: {found[name][weight]:.1%} of dev wrong")
     return best

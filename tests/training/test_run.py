@@ -284,6 +284,12 @@ def trained(corpus, home, *overrides: str) -> dict:
     return open_bundle(home / "runs" / "f" / "bundle").model.state_dict()
 
 
+def test_a_weight_that_cannot_be_is_refused_before_anything_is_trained(corpus, tmp_path):
+    with pytest.raises(InputError, match=r"ctc_weight 1\.5 is not a share"):
+        stages.finetune(composed("finetune", *small(corpus, tmp_path, "bundle=null", "name=run", "ctc_weights=[1.5]")))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_adapters_leave_plain_bundles_and_the_old_vocabulary_lives_on(corpus, tmp_path, capsys):
     old = learn_characters(["please select the"])
     before = random_bundle(tmp_path / "b", old)
