@@ -320,6 +320,11 @@ def build_pretraining(config: Config) -> Pretraining:
 def pretrain(config: Config) -> None:
     """`make pretrain`: an encoder from unlabelled audio."""
     run = Run(config)
+    source = given_bundle(config["bundle"], "pass bundle=DIR, or bundle=null for fresh weights")
+    origin = open_bundle(source) if source else None
+    if origin:
+        same_encoder(origin, config)
+    run.config["bundle_digest"] = origin.digest() if origin else None
     if not run.begin():
         return
     catalog = open_catalog(config)
@@ -329,11 +334,14 @@ def pretrain(config: Config) -> None:
     seed_everything(config["seed"])
     module = build_pretraining(config)
     encoder = module.encoder
+    if origin:
+        encoder.load_state_dict(encoder_weights(origin))
     if not run.origin:
         for facts in fit_codebooks(module.objective, module.ear, train, **config["clusters"]):
             say("codebook: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()))
     batches = SpeechBatches(train, dev, seed=config["seed"], **config["batches"], **build(config["augment"]))
-    say(f"pretraining {describe(encoder)} on {hours(train)} of audio; {run.folder}")
+    begin = f" from {source}" if source else ""
+    say(f"pretraining {describe(encoder)}{begin} on {hours(train)} of audio; {run.folder}")
     probing = begin_probing(run, catalog)
     watching = [Health(run.folder, **config["health"]), *([probing] if probing else [])]
     facts = fit(run, module, batches, watching)
@@ -345,17 +353,40 @@ def pretrain(config: Config) -> None:
     if probing:
         best = facts | {"step": probing.best_step}
         written = {"bundle": (probing.weights(), best), "bundle_last": (weights, facts | {"probe": None})}
-    for name, (weights, origin) in written.items():
+    start = str(source) if source else None
+    for name, (weights, about) in written.items():
         save_bundle(
             run.folder / name,
             ear=config["frontend"],
             model=config["model"],
             weights=weights,
             tokenizer=None,
-            training={"run": config["name"], "seed": config["seed"], **origin},
+            training={"run": config["name"], "seed": config["seed"], "from": start, **about},
         )
     run.finish(audio_hours=float(train.durations.sum()) / 3600, **facts)
     say(f"wrote {run.folder / 'bundle'}" + (f", the weights of step {probing.best_step}" if probing else ""))
+
+
+def given_bundle(path: str | None, advice: str) -> Path | None:
+    """The folder of the bundle that a run starts from, None: of none; an InputError with `advice` if it is not there."""
+    if path is None or Path(path).is_dir():
+        return None if path is None else Path(path)
+    raise InputError(f"there is no bundle at {path}: {advice}")
+
+
+def same_encoder(origin: Bundle, config: Config) -> None:
+    """An InputError unless a bundle's ear and encoder are those of a config, but for what no weight depends on."""
+    free = ("dropout", "inner_dropout", "checkpointing")
+    brought, asked = (
+        {"model.encoder": {k: v for k, v in encoder.items() if k not in free}, "frontend": ear}
+        for encoder, ear in (
+            (origin.config["model"]["encoder"], origin.config["ear"]),
+            (config["model"]["encoder"], config["frontend"]),
+        )
+    )
+    changes = differences(brought, asked)
+    if changes:
+        raise InputError(f"the encoder in bundle={config['bundle']} is another one ({'; '.join(changes[:3])})")
 
 
 def begin_probing(run: Run, catalog: Catalog) -> Probing | None:
@@ -389,11 +420,7 @@ def finetune(config: Config) -> None:
     run = Run(config)
     for weight in config["ctc_weights"]:  # what is wrong with it is said before hours of training
         check_weight(weight)
-    source = Path(config["bundle"]) if config["bundle"] else None
-    if source is not None and not source.is_dir():
-        raise InputError(
-            f"there is no bundle at {source}: run `make pretrain` first, pass bundle=DIR, or bundle=null for scratch"
-        )
+    source = given_bundle(config["bundle"], "run `make pretrain` first, pass bundle=DIR, or bundle=null for scratch")
     origin = open_bundle(source) if source else None
     # A bundle brings the shape it was trained with; the decoder's is in it too.
     kept = origin.config if origin else {"model": config["model"], "ear": config["frontend"]}

@@ -221,6 +221,33 @@ def test_a_predictor_is_trained_kept_in_checkpoints_and_not_in_the_bundle(corpus
             stages.build_pretraining(composed("pretrain", *SMALL, "predictor.layers=1", f"predictor.{wrong}"))
 
 
+def test_pretraining_goes_on_from_a_bundle_with_fresh_heads(corpus, tmp_path, monkeypatch, capsys):
+    steps = [
+        "trainer.val_check_interval=2",
+        "checkpoints.every_steps=2",
+        "trainer.max_steps=2",
+        "probe.every_steps=null",
+    ]
+    pretrain(composed("pretrain", *small(corpus, tmp_path, *steps, "name=first")))
+    first = tmp_path / "runs" / "first" / "bundle"
+    still = [*steps, "objective=reconstruction", "dropout=0.1", "optimizer.learning_rate=0.0", f"bundle={first}"]
+    pretrain(composed("pretrain", *small(corpus, tmp_path, *still, "name=second")))
+    assert f"from {first} on" in capsys.readouterr().err
+    second = open_bundle(tmp_path / "runs" / "second" / "bundle")
+    brought = encoder_weights(open_bundle(first))
+    assert all(torch.equal(value, brought[name]) for name, value in encoder_weights(second).items())
+    assert second.config["training"]["from"] == str(first)
+
+    monkeypatch.setattr(stages, "fit", lambda *_: pytest.fail("trained"))
+    for wrong, why in (
+        (f"bundle={tmp_path}/nowhere", r"there is no bundle at .*nowhere: pass bundle=DIR, or bundle=null"),
+        ("model.encoder.heads=1", r"is another one \(model.encoder.heads: \d → 1\)"),
+        ("frontend.bins=40", r"is another one \(.*frontend.bins: 80 → 40"),
+    ):
+        with pytest.raises(InputError, match=why):
+            pretrain(composed("pretrain", *small(corpus, tmp_path, *still, "name=third", wrong)))
+
+
 def test_without_labels_there_is_no_probe_but_a_line(tmp_path, capsys):
     composed_config = composed("pretrain")
     config = {name: composed_config[name] for name in ("probe", "trainer")} | {
