@@ -368,7 +368,7 @@ def pretrain(config: Config) -> None:
 
 
 def given_bundle(path: str | None, advice: str) -> Path | None:
-    """The folder of the bundle that a run starts from, None: of none; an InputError with `advice` if it is not there."""
+    """The folder of the bundle that a run starts from, if any; an InputError with `advice` where it is not there."""
     if path is None or Path(path).is_dir():
         return None if path is None else Path(path)
     raise InputError(f"there is no bundle at {path}: {advice}")
