@@ -32,7 +32,7 @@ def loaded(catalog: Catalog, tokenizer: Tokenizer) -> list[Batch]:
 
 
 class Probing(lightning.Callback):
-    """Probes the untrained encoder, then every `every_steps`, and at the end every block of the best weights.
+    """Probes the encoder that `start` names (untrained, or of the bundle training began with), then every `every_steps`, and at the end every block of the best weights.
 
     Which weights are best is the probe's to say: the lowest CTC loss of any probed block. On the way only `blocks` of
     them are probed, evenly down from the top. The first and the concluding probe always run; of those between, one is
@@ -53,7 +53,9 @@ class Probing(lightning.Callback):
         every_steps: int,
         max_share: float,
         blocks: int,
+        start: str = "untrained",
     ):
+        self.start = start
         self.file, self.snapshots = folder / "probe.json", folder / "checkpoints"
         self.train, self.dev, self.tokenizer, self.say = train, dev, tokenizer, say
         self.every_steps, self.max_share, self.blocks = every_steps, max_share, blocks
@@ -163,19 +165,19 @@ class Probing(lightning.Callback):
 
     def report(self, step: int, loggers) -> None:
         """Write a row of its own, at the place of the step that is done."""
-        now, untrained = self.results[step], self.results.get(0)
+        now, start = self.results[step], self.results.get(0)
         values = {"probe/ctc": now.best.ctc, "probe/cer": now.best.cer}
-        if untrained:
-            values |= {"probe/untrained_ctc": untrained.best.ctc, "probe/untrained_cer": untrained.best.cer}
+        if start:
+            values |= {f"probe/{self.start}_ctc": start.best.ctc, f"probe/{self.start}_cer": start.best.cer}
         values["probe/time_share"] = sum(self.spent.values()) / self.seconds()
         for logger in loggers:
             logger.log_metrics(values, max(step - 1, 0))
-        beside = f", untrained {untrained.best.ctc:.3f}" if untrained and step else ""
+        beside = f", {self.start} {start.best.ctc:.3f}" if start and step else ""
         self.say(f"probe at step {step}: CTC {now.best.ctc:.3f} nats per token{beside}, CER {100 * now.best.cer:.1f} %")
-        if untrained and now.best.ctc > (1 + MARGIN) * untrained.best.ctc:
+        if start and now.best.ctc > (1 + MARGIN) * start.best.ctc:
             self.say(
-                f"negative transfer at step {step}: speech is read less well from this encoder than from the untrained "
-                "one; lower the learning rate or the contrastive weight, or train on more and more similar audio"
+                f"negative transfer at step {step}: speech is read less well from this encoder than from the one it "
+                f"began as ({self.start}); lower the learning rate or the contrastive weight, or train on more and more similar audio"
             )
 
     def conclude(self, module, step: int, loggers=()) -> dict[str, Any]:
@@ -196,7 +198,7 @@ class Probing(lightning.Callback):
             "best_block": self.final.best_block,
             "reinitialized_blocks": self.final.reinitialized_blocks,
             "time_share": round(sum(self.spent.values()) / self.seconds(), 4),
-            "untrained": asdict(self.results[0].best) if 0 in self.results else None,
+            self.start: asdict(self.results[0].best) if 0 in self.results else None,
             **asdict(self.final),
         }
 

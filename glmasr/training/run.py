@@ -411,7 +411,8 @@ def begin_probing(run: Run, catalog: Catalog) -> Probing | None:
         return None
     say(f"probing with {hours(learn)} of labelled audio, judged on {hours(judge)}")
     batches = loaded(learn, tokenizer), loaded(judge, tokenizer)
-    return Probing(run.folder, *batches, tokenizer, say, **settings)
+    start = "bundle" if run.config["bundle"] else "untrained"
+    return Probing(run.folder, *batches, tokenizer, say, start=start, **settings)
 
 
 @attentive()

@@ -238,6 +238,9 @@ def test_pretraining_goes_on_from_a_bundle_with_fresh_heads(corpus, tmp_path, mo
     assert all(torch.equal(value, brought[name]) for name, value in encoder_weights(second).items())
     assert second.config["training"]["from"] == str(first)
 
+    pretrain(composed("pretrain", *small(corpus, tmp_path, *still, "probe.every_steps=2", "name=probed")))
+    assert ", bundle " in capsys.readouterr().err  # what the probe made of it at the start
+
     monkeypatch.setattr(stages, "fit", lambda *_: pytest.fail("trained"))
     for wrong, why in (
         (f"bundle={tmp_path}/nowhere", r"there is no bundle at .*nowhere: pass bundle=DIR, or bundle=null"),
