@@ -32,7 +32,9 @@ def loaded(catalog: Catalog, tokenizer: Tokenizer) -> list[Batch]:
 
 
 class Probing(lightning.Callback):
-    """Probes the encoder that `start` names (untrained, or of the bundle training began with), then every `every_steps`, and at the end every block of the best weights.
+    """Probes the encoder before its first step, then every `every_steps`, and at the end every block of the best weights.
+
+    What it was before its first step is named by `start`: untrained, or the bundle that training goes on from.
 
     Which weights are best is the probe's to say: the lowest CTC loss of any probed block. On the way only `blocks` of
     them are probed, evenly down from the top. The first and the concluding probe always run; of those between, one is
@@ -177,7 +179,8 @@ class Probing(lightning.Callback):
         if start and now.best.ctc > (1 + MARGIN) * start.best.ctc:
             self.say(
                 f"negative transfer at step {step}: speech is read less well from this encoder than from the one it "
-                f"began as ({self.start}); lower the learning rate or the contrastive weight, or train on more and more similar audio"
+                f"began as ({self.start}); lower the learning rate or the contrastive weight, or train on more and "
+                "more similar audio"
             )
 
     def conclude(self, module, step: int, loggers=()) -> dict[str, Any]:
