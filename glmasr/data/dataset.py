@@ -75,7 +75,7 @@ class SpeechDataset(torch.utils.data.Dataset):
         wordless: Silencing | None = None,
         decoded_mb: float = 0.0,
     ):
-        self.decoded: dict[int, np.ndarray] = {}
+        self.decoded: dict[int, tuple[Utterance, np.ndarray]] = {}
         self.room_bytes = decoded_mb * 1e6
         self.catalog, self.augmentations, self.noise, self.talker = catalog, tuple(augmentations), noise, talker
         self.tokenizer, self.seed, self.wordless = tokenizer, seed, wordless
@@ -87,9 +87,8 @@ class SpeechDataset(torch.utils.data.Dataset):
     def __getitem__(self, key: Key) -> Item:
         """Load one utterance; UnreadableAudio where it cannot be read."""
         row, index = key
-        utterance = self.catalog[row]
+        utterance, clean = self._decode(row)
         rng = np.random.default_rng((self.seed, index, row))
-        clean = self._decode(row, utterance)
         for augmentation in self.augmentations:
             clean = augmentation(clean, rng)
         nobody = self.wordless and self.wordless(clean, rng)
@@ -105,18 +104,20 @@ class SpeechDataset(torch.utils.data.Dataset):
             index=index,
         )
 
-    def _decode(self, row: int, utterance: Utterance) -> np.ndarray:
-        """Its waveform (N), which the caller may change."""
+    def _decode(self, row: int) -> tuple[Utterance, np.ndarray]:
+        """An utterance, and its waveform (N), which the caller may change."""
         if row in self.decoded:
-            return self.decoded[row].copy()
+            utterance, waveform = self.decoded[row]
+            return utterance, waveform.copy()
+        utterance = self.catalog[row]
         waveform = read_audio(utterance.audio, utterance.offset_seconds, utterance.duration_seconds)
         if len(waveform) < (utterance.duration_seconds - MISSING_SECONDS) * RATE_HZ:
             left = f"{len(waveform) / RATE_HZ:.2f} of {utterance.duration_seconds:.2f} s"
             raise UnreadableAudio(f"'{utterance.id}' has become shorter: {left}; fetch it again", "truncated")
         if waveform.nbytes <= self.room_bytes:
             self.room_bytes -= waveform.nbytes
-            self.decoded[row] = waveform.copy()
-        return waveform
+            self.decoded[row] = replace(utterance, audio=""), waveform.copy()
+        return utterance, waveform
 
     def __getitems__(self, keys: list[Key]) -> list[Item]:
         """Load a batch; `DataLoader` prefers this to `__getitem__`. InputError where nothing near it can be read."""

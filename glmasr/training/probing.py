@@ -32,7 +32,7 @@ def loaded(catalog: Catalog, tokenizer: Tokenizer) -> list[Batch]:
 
 
 class Probing(lightning.Callback):
-    """Probes the encoder before its first step, then every `every_steps`, and at the end every block of the best weights.
+    """Probes the encoder before its first step, every `every_steps`, and at the end all blocks of the best weights.
 
     What it was before its first step is named by `start`: untrained, or the bundle that training goes on from.
 

@@ -193,13 +193,23 @@ def test_what_is_kept_decoded_is_not_decoded_again_and_changes_no_batch(catalog,
     assert len(read) == 6 * 3 + 6
 
 
+def test_of_what_is_kept_nothing_is_looked_up_again(catalog, monkeypatch):
+    dataset = SpeechDataset(catalog, tokenizer=Letters(), decoded_mb=1)
+    before = dataset.__getitems__([(row, 1) for row in range(6)])
+    assert all(not utterance.audio for utterance, _ in dataset.decoded.values())  # which may be a whole file's bytes
+    monkeypatch.setattr(type(catalog), "__getitem__", lambda *_: pytest.fail("looked up"))
+    after = dataset.__getitems__([(row, 1) for row in range(6)])
+    assert [(item.id, item.text) for item in before] == [(item.id, item.text) for item in after]
+    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(before, after, strict=True))
+
+
 def test_no_more_is_kept_than_there_is_room_for(catalog, monkeypatch):
     read = counting(monkeypatch)
     seconds = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # the first two and the third take 0.9 s
     dataset = SpeechDataset(catalog, decoded_mb=0.95 * RATE_HZ * 4 / 1e6)
     for index in range(2):
         dataset.__getitems__([(row, index) for row in range(6)])
-    assert sum(len(one) for one in dataset.decoded.values()) / RATE_HZ <= 0.95 < sum(seconds)
+    assert sum(len(waveform) for _, waveform in dataset.decoded.values()) / RATE_HZ <= 0.95 < sum(seconds)
     assert list(dataset.decoded) == [0, 1, 2] and len(read) == 6 + 3
 
 

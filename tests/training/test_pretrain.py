@@ -11,7 +11,7 @@ from glmasr.data.dataset import SpeechDataset, collate
 from glmasr.model.codebook import Codebook
 from glmasr.model.packing import packing_of
 from glmasr.speech import Batch
-from glmasr.training.pretrain import Pretraining, step_rng
+from glmasr.training.pretrain import Pretraining, seed_torch, step_rng
 from glmasr.training.run import build_pretraining
 from tests.small import CONF, SMALL, composed
 
@@ -118,6 +118,14 @@ def test_the_randomness_of_a_step_is_its_seed_and_number():
     assert drawn(1, 2) == drawn(1, 2)
     assert len({drawn(seed, index) for seed in range(3) for index in range(3)}) == 9
     assert isinstance(step_rng(0, 0), np.random.Generator)
+
+
+def test_a_step_is_seeded_as_torch_seeds_it_without_writing_down_its_callers(monkeypatch):
+    torch.manual_seed(77)
+    drawn = torch.rand(3)
+    monkeypatch.setattr("traceback.format_stack", lambda *_: pytest.fail("its callers are written down"))
+    seed_torch(77)
+    assert torch.equal(torch.rand(3), drawn)
 
 
 def test_limited_attention_changes_what_is_heard_in_training_only(batch):
