@@ -369,8 +369,8 @@ def pretrain(config: Config) -> None:
 
 def given_bundle(path: str | None, advice: str) -> Path | None:
     """The folder of the bundle that a run starts from, if any; an InputError with `advice` where it is not there."""
-    if path is None or Path(path).is_dir():
-        return None if path is None else Path(path)
+    if not path or Path(path).is_dir():
+        return Path(path) if path else None
     raise InputError(f"there is no bundle at {path}: {advice}")
 
 
