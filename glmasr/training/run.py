@@ -133,6 +133,10 @@ class Run:
             say(f"{self.folder} is finished, nothing to do (overwrite=true does it again)")
         return not finished
 
+    def remembered(self, name: str) -> Any:
+        """A setting's value when the run was begun, None where it was not."""
+        return yaml.safe_load(self.kept.read_text(encoding="utf-8")).get(name) if self.kept.exists() else None
+
     def lock(self) -> None:
         """Hold the folder while this process lives; an InputError where another one does."""
         self.lock_file = (self.folder / ".lock").open("w")
@@ -320,13 +324,16 @@ def build_pretraining(config: Config) -> Pretraining:
 def pretrain(config: Config) -> None:
     """`make pretrain`: an encoder from unlabelled audio."""
     run = Run(config)
-    source = given_bundle(config["bundle"], "pass bundle=DIR, or bundle=null for fresh weights")
-    origin = open_bundle(source) if source else None
+    source = Path(config["bundle"]) if config["bundle"] else None
+    origin = open_bundle(source) if source and source.is_dir() else None
     if origin:
         same_encoder(origin, config)
-    run.config["bundle_digest"] = origin.digest() if origin else None
+    # What goes on from a checkpoint needs the bundle no more, and may outlive it by weeks.
+    run.config["bundle_digest"] = origin.digest() if origin else run.remembered("bundle_digest")
     if not run.begin():
         return
+    if source and not origin and not run.origin:
+        raise InputError(f"there is no bundle at {source}: pass bundle=DIR, or bundle=null for fresh weights")
     catalog = open_catalog(config)
     limits = config["utterances"]
     train = catalog.subset(split=config["splits"]["train"], **limits)
@@ -365,13 +372,6 @@ def pretrain(config: Config) -> None:
         )
     run.finish(audio_hours=float(train.durations.sum()) / 3600, **facts)
     say(f"wrote {run.folder / 'bundle'}" + (f", the weights of step {probing.best_step}" if probing else ""))
-
-
-def given_bundle(path: str | None, advice: str) -> Path | None:
-    """The folder of the bundle that a run starts from, if any; an InputError with `advice` where it is not there."""
-    if not path or Path(path).is_dir():
-        return Path(path) if path else None
-    raise InputError(f"there is no bundle at {path}: {advice}")
 
 
 def same_encoder(origin: Bundle, config: Config) -> None:
@@ -421,7 +421,11 @@ def finetune(config: Config) -> None:
     run = Run(config)
     for weight in config["ctc_weights"]:  # what is wrong with it is said before hours of training
         check_weight(weight)
-    source = given_bundle(config["bundle"], "run `make pretrain` first, pass bundle=DIR, or bundle=null for scratch")
+    source = Path(config["bundle"]) if config["bundle"] else None
+    if source is not None and not source.is_dir():
+        raise InputError(
+            f"there is no bundle at {source}: run `make pretrain` first, pass bundle=DIR, or bundle=null for scratch"
+        )
     origin = open_bundle(source) if source else None
     # A bundle brings the shape it was trained with; the decoder's is in it too.
     kept = origin.config if origin else {"model": config["model"], "ear": config["frontend"]}

@@ -241,6 +241,13 @@ def test_pretraining_goes_on_from_a_bundle_with_fresh_heads(corpus, tmp_path, mo
     pretrain(composed("pretrain", *small(corpus, tmp_path, *still, "probe.every_steps=2", "name=probed")))
     assert ", bundle " in capsys.readouterr().err  # what the probe made of it at the start
 
+    finished = tmp_path / "runs" / "second" / "finished.json"
+    finished.unlink()
+    first.rename(first.with_name("moved"))  # what goes on from a checkpoint does not need it
+    pretrain(composed("pretrain", *small(corpus, tmp_path, *still, "name=second")))
+    assert finished.exists() and open_bundle(tmp_path / "runs" / "second" / "bundle").digest() == second.digest()
+    first.with_name("moved").rename(first)
+
     monkeypatch.setattr(stages, "fit", lambda *_: pytest.fail("trained"))
     for wrong, why in (
         (f"bundle={tmp_path}/nowhere", r"there is no bundle at .*nowhere: pass bundle=DIR, or bundle=null"),
