@@ -132,11 +132,19 @@ def loading(found: Row) -> Iterator[str]:
     """What loading costs."""
     rows = found["rows"]
     yield table(
-        ("size", "what", "audio-s/s", "lost"),
-        [(r["size"], r["name"], f"{r['audio_seconds_per_second']:.1f}", f"{r['share_lost']:+.1%}") for r in rows],
+        ("size", "what", "audio-s/s", "its steps alone", "lost", "of blocks of ten steps"),
+        [
+            (
+                row["size"],
+                row["name"].removeprefix("make pretrain, "),
+                f"{row['audio_seconds_per_second']:.1f}",
+                f"{row['bare_seconds_per_second']:.1f}",
+                f"{row['share_lost']:+.1%}",
+                f"{min(row['blocks']):+.1%} to {max(row['blocks']):+.1%}",
+            )
+            for row in rows
+        ],
     )
-    alone = next(row for row in rows if "loaded_seconds_per_second" in row)
-    yield f"One process loads {alone['loaded_seconds_per_second']:.0f} s of audio a second.\n"
     for size in dict.fromkeys(row["size"] for row in rows):
         runs = [row for row in rows if row["size"] == size and row["name"].startswith("make pretrain, ")]
         kinds = [row["name"].removeprefix("make pretrain, ").split(", batches.")[0] for row in runs]

@@ -14,22 +14,24 @@ rest in some rounds. `mfu` is the share of the sgemm peak, which is measured bef
 of matrix products and convolutions as executed, on padding too where a side computes it, without the Fourier transform.
 `mb_per_audio_second` is how far a step raises the process' memory, per second of padded audio.
 
-With --loading, conf/pretrain.yaml is run as it stands but for the data, and without probes: what `make pretrain` trains
-per second, logs and loads included, against the steps alone on batches of the same corpus, loaded beforehand. The
-corpus is cut to what half of the steps hear once, and rates are those of the other half: of a second epoch, for which
-decoded audio is kept, and of a first one, for which it is decoded, by batches.decoded_mb=0.
+With --loading, conf/pretrain.yaml is run as it stands but for the data, and without probes; every ten steps it waits
+while a copy of its model takes bare steps on the ten batches it has just heard. `share_lost` is what of its time those
+would have saved: loading, logs, health. So both sides see the same batches within seconds, and a machine that slows
+down slows both; what cannot be seen so is a loading process that fills its queue (two batches) while the other waits.
+The corpus is cut to what half of the steps hear once, and figures are those of the other half: of a second epoch, for
+which decoded audio is kept, and of a first one, for which it is decoded, by batches.decoded_mb=0.
 """
 
 import argparse
-import csv
+import contextlib
+import copy
 import gc
-import itertools
+import io
 import json
 import logging
 import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,8 +39,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -48,6 +50,7 @@ import torchaudio
 from hydra import compose, initialize_config_dir
 from limits import CLOCKS, Clock, about, measure, operations, seconds
 from omegaconf import OmegaConf
+from pytorch_lightning import Callback
 from torch import Tensor, nn
 
 from glmasr.build import build
@@ -59,13 +62,17 @@ from glmasr.model.subsampling import stack_features
 from glmasr.objective.contract import View
 from glmasr.objective.masking import draw_mask
 from glmasr.speech import RATE_HZ, Batch, Utterance
-from glmasr.training.datamodule import SpeechBatches
+from glmasr.training import run as training_run
 from glmasr.training.optimizer import adamw
-from glmasr.training.run import build_pretraining, open_catalog
+from glmasr.training.pretrain import Pretraining
+from glmasr.training.run import build_pretraining
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CORPUS = REPOSITORY.parent / "shared" / "corpora" / "librispeech_mini"
 UTTERANCES, SHORTEST, LONGEST = 8, 4.0, 10.0
+BLOCK = 10
+"""Steps that --loading takes before it compares."""
+
 SLOW = 4.0
 """A step so many times ours is taken every other round only."""
 
@@ -220,22 +227,19 @@ def loading(manifest: str, steps: int, size: str) -> list[dict[str, Any]]:
 
     Of the corpus as it is found, decoded once or each time, and decoded to WAV.
     """
-    model = shaped(SIZES[size]["ours"])
+    model, rows = shaped(SIZES[size]["ours"]), []
     with tempfile.TemporaryDirectory() as folder:
         found = cut(manifest, Path(folder) / "found", steps / 2 * composed()["batches"]["batch_seconds"])
-        rows = [{"name": "bare steps"} | bare(steps // 2, *model, *data_of(found))]
         kinds = {"as found": (found,), "as found, decoded anew": (found, "batches.decoded_mb=0")}
         kinds["WAV, decoded anew"] = decoded(found, Path(folder) / "wav"), "batches.decoded_mb=0"
         for kind, (path, *settings) in kinds.items():
             for workers in (0, 1):
-                name = f"make pretrain, {kind}, batches.workers={workers}"
-                rows.append({"name": name} | pretrained(steps, workers, *model, *data_of(path), *settings))
-        rows.append({"name": "bare steps again"} | bare(steps // 2, *model, *data_of(found)))
-    alone = statistics.mean(row["audio_seconds_per_second"] for row in (rows[0], rows[-1]))
-    for row in rows:
-        row |= {"size": size, "share_lost": 1 - row["audio_seconds_per_second"] / alone}
-        rate = f"{row['audio_seconds_per_second']:7.1f} audio-s/s"
-        print(f"{size:>4} {row['name']:36} {rate}, {row['share_lost']:+.1%} lost")
+                row = {"size": size, "name": f"make pretrain, {kind}, batches.workers={workers}"}
+                row |= pretrained(steps, f"batches.workers={workers}", *model, *data_of(path), *settings)
+                rates = f"{row['audio_seconds_per_second']:7.1f} audio-s/s, alone {row['bare_seconds_per_second']:7.1f}"
+                blocks = ", ".join(f"{one:+.1%}" for one in row["blocks"])
+                print(f"{size:>4} {row['name']:58} {rates}, {row['share_lost']:+.1%} lost ({blocks})")
+                rows.append(row)
     return rows
 
 
@@ -270,45 +274,50 @@ def decoded(manifest: str, folder: Path) -> str:
     return str(folder)
 
 
-def bare(steps: int, *data: str) -> dict[str, float]:
-    """Forward, backward, clipping and update of batches that are there already; and what loading them took."""
-    config = composed(*data)
-    with tempfile.TemporaryDirectory() as folder:
-        catalog = open_catalog(config | {"catalogs": folder})
-        batches = SpeechBatches(
-            catalog.subset(split="train", **config["utterances"]),
-            catalog.subset(split="dev", **config["utterances"]),
-            seed=config["seed"],
-            **config["batches"],
-            **build(config["augment"]),
-        )
-        place = {"world_size": 1, "num_devices": 1, "global_rank": 0, "global_step": 0, "accumulate_grad_batches": 1}
-        batches.trainer = SimpleNamespace(**place)  # type: ignore[assignment]
-        started = time.perf_counter()
-        them = list(itertools.islice(batches.train_dataloader(), steps))
-        loaded = time.perf_counter() - started
-    module = build_pretraining(config)
-    side = Side("", module, lambda batch: module.loss(batch).total)
-    taken = sum(seconds(lambda batch=batch: side.step(batch)) for batch in them)
-    audio = sum(batch.seconds for batch in them)
-    return {"audio_seconds_per_second": audio / taken, "loaded_seconds_per_second": audio / loaded}
-
-
-def pretrained(steps: int, workers: int, *data: str) -> dict[str, float]:
-    """By two lines that a real run writes, at half of its steps and at the last; each counts from the first batch."""
+def pretrained(steps: int, *settings: str) -> dict[str, Any]:
+    """`make pretrain` beside bare steps on its own batches, from half of its steps on."""
     with tempfile.TemporaryDirectory() as home:
-        there = [f"run_dir={home}/run", f"catalogs={home}/catalogs", "probe.every_steps=null"]
-        length = [f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps}", f"batches.workers={workers}"]
-        command = [sys.executable, str(REPOSITORY / "scripts" / "pretrain.py"), *data, *there, *length]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(f"make pretrain: exit code {done.returncode}\n{done.stderr[-2000:]}")
-        with (Path(home) / "run" / "metrics.csv").open() as file:
-            said = [(int(row["step"]) + 1, row["train/audio_seconds_per_second"]) for row in csv.DictReader(file)]
-    rates = [(step, float(rate)) for step, rate in said if rate]
-    (step, rate), (end, final) = next(pair for pair in rates if pair[0] >= steps // 2), rates[-1]
-    # Every step hears as much, but for a percent; so much time has each of them taken for one of its units.
-    return {"audio_seconds_per_second": (end - step) / (end / final - step / rate)}
+        there = [f"run_dir={home}/run", f"catalogs={home}/catalogs", "probe.every_steps=null", "name=loading"]
+        config = composed(*settings, *there, f"trainer.max_steps={steps}", f"trainer.val_check_interval={steps}")
+        original, beside = training_run.fit, []
+
+        def fit(run, module, batches, callbacks):
+            beside.append(Beside(module, steps // 2))
+            return original(run, module, batches, [*callbacks, *beside])
+
+        with mock.patch.object(training_run, "fit", fit), contextlib.redirect_stderr(io.StringIO()):
+            training_run.pretrain(config)
+    blocks = beside[0].blocks
+    real, bare, audio = (sum(block[i] for block in blocks) for i in range(3))
+    return {
+        "audio_seconds_per_second": audio / real,
+        "bare_seconds_per_second": audio / bare,
+        "share_lost": 1 - bare / real,
+        "blocks": [round(1 - bare / real, 4) for real, bare, _ in blocks],
+    }
+
+
+class Beside(Callback):
+    """Times a training's steps in blocks, and after each block those of a copy on the same batches, uncounted."""
+
+    def __init__(self, module: Pretraining, first: int):
+        copied = copy.deepcopy(module)
+        self.side = Side("", copied, lambda batch: copied.loss(batch).total)
+        self.first, self.since = first, 0.0
+        self.batches: list[Batch] = []
+        self.blocks: list[tuple[float, float, float]] = []
+        """Seconds of the training, seconds of the copy, audio seconds."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
+        if trainer.global_step > self.first:
+            self.batches.append(batch)
+        if len(self.batches) == BLOCK:
+            real = time.perf_counter() - self.since
+            bare = sum(seconds(lambda batch=batch: self.side.step(batch)) for batch in self.batches)
+            self.blocks.append((real, bare, sum(batch.seconds for batch in self.batches)))
+            self.batches = []
+        if not self.batches:
+            self.since = time.perf_counter()
 
 
 def batch_of(manifest: str) -> Batch:
