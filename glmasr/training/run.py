@@ -386,7 +386,10 @@ def same_encoder(origin: Bundle, config: Config) -> None:
     )
     changes = differences(brought, asked)
     if changes:
-        raise InputError(f"the encoder in bundle={config['bundle']} is another one ({'; '.join(changes[:3])})")
+        raise InputError(
+            f"the encoder in bundle={config['bundle']} is another one ({'; '.join(changes[:3])}): pass the model and "
+            "the frontend that it was trained with"
+        )
 
 
 def begin_probing(run: Run, catalog: Catalog) -> Probing | None:
