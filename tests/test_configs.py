@@ -33,7 +33,7 @@ NO_VERBS = {"door", "slurm_rehearsal"}
 PLAIN = {"label_efficiency"}
 """Verbs whose experiments are options of the group `experiment`."""
 OTHERS = {
-    "pretrain": {"augment=finetune", "augment=robust_finetune"},
+    "pretrain": {"augment=finetune", "augment=noisy_finetune", "augment=robust_finetune"},
     "finetune": {"augment=pretrain", "augment=robust"},
 }
 """A verb's own augmentations are no choice of the other's."""
