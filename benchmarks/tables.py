@@ -282,10 +282,10 @@ TAIL = """## What was made cheap, and what it cost in accuracy
 - Raw-wave peers grow less with their width than ours, since at 7 M most of their work is the convolutions over the
   waveform; so the ratio to them falls at 28 M.
 - WeNet and NeMo are left out: they were not tried.
-- Loading: of the CPU time that an utterance of Opus takes until it is in a batch, its decoder has two thirds and speed
-  and noise the rest; a worker takes it from the same two cores. Decoded to WAV the two thirds are gone. Bare steps
-  differed by 9 % at 7 M and 2 % at 28 M between the begin and the end of that run, and the better of two runs is taken
-  above: that WAV is below 3 % is not shown.
+- Loading: what is left where audio is kept decoded is noise and speed, 20 ms of CPU for 15 s on this machine, and what
+  Lightning, health and logs do. A worker takes it from the same two cores, whose threads wait for each other. That WAV
+  with a worker is below 3 % is the mean of -6 and +13 and not shown; why WAV decoded anew should cost less than what is
+  kept decoded is not known, and may be the machine. 28 M was not measured anew.
 - int8: this processor has no VNNI. On one that has (this page at commit 4cd6803) it was 1.52 and 1.57 times float32 at
   3.4 M and 2.0 at 28 M, with weights of eight bits, which other processors compute wrongly; now they have seven.
 - Features: ours are computed in doubles, so that all runtimes agree; SpeechBrain and transformers take float32.
