@@ -209,6 +209,9 @@ def build_trainer(config: Config, folder: Path, callbacks: list[Callback]) -> li
     """Lightning's Trainer with the config's settings, whose names are checked, and ours."""
     check_names(lightning.Trainer.__init__, config["trainer"], "trainer")
     quiet_lightning()
+    settings = config["trainer"] | {"strategy": build(config["trainer"]["strategy"])}
+    if isinstance(settings["val_check_interval"], int) and settings["max_steps"] > 0:  # or a short run were never heard
+        settings["val_check_interval"] = min(settings["val_check_interval"], settings["max_steps"])
     terminal = sys.stderr.isatty()
     watching: Callback = TQDMProgressBar(refresh_rate=5) if terminal else Lines(config["logger"]["lines_every_steps"])
     return lightning.Trainer(
@@ -223,7 +226,7 @@ def build_trainer(config: Config, folder: Path, callbacks: list[Callback]) -> li
         plugins=[Written(), *cluster()],
         enable_model_summary=False,
         use_distributed_sampler=False,
-        **config["trainer"] | {"strategy": build(config["trainer"]["strategy"])},
+        **settings,
     )
 
 

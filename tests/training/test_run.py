@@ -327,6 +327,12 @@ def test_a_weight_that_cannot_be_is_refused_before_anything_is_trained(corpus, t
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_fine_tuning_shorter_than_its_validations_are_apart_is_heard_at_its_end(corpus, tmp_path):
+    short = ["bundle=null", "trainer.max_steps=2", "trainer.val_check_interval=100", "name=short"]
+    stages.finetune(composed("finetune", *small(corpus, tmp_path, *short)))
+    assert open_bundle(tmp_path / "runs" / "short" / "bundle").config["training"]["dev"]["step"] == 2
+
+
 def test_adapters_leave_plain_bundles_and_the_old_vocabulary_lives_on(corpus, tmp_path, capsys):
     old = learn_characters(["please select the"])
     before = random_bundle(tmp_path / "b", old)
