@@ -146,10 +146,13 @@ def loading(found: Row) -> Iterator[str]:
         ],
     )
     for size in dict.fromkeys(row["size"] for row in rows):
-        runs = [row for row in rows if row["size"] == size and row["name"].startswith("make pretrain, ")]
-        kinds = [row["name"].removeprefix("make pretrain, ").split(", batches.")[0] for row in runs]
-        for kind in dict.fromkeys(kinds):
-            lost = min(row["share_lost"] for row, its in zip(runs, kinds, strict=True) if its == kind)
+        lost_by_kind: dict[str, list[float]] = {}
+        for row in rows:
+            if row["size"] == size:
+                kind = row["name"].removeprefix("make pretrain, ").split(", batches.")[0]
+                lost_by_kind.setdefault(kind, []).append(row["share_lost"])
+        for kind, shares in lost_by_kind.items():
+            lost = min(shares)
             word = "reached" if lost < 0.03 else "**short of**"
             yield f"- {size}, {kind}, lost to loading and all else that is no step: {lost:.1%}, {word} 3 %"
     yield ""
