@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from glmasr.augment.sometimes import Sometimes
+
 
 @dataclass(frozen=True)
-class Clipping:
+class Clipping(Sometimes):
     """With `probability`, an overdriven recorder: the loudest samples are cut off at one height.
 
     The share of samples that are cut is drawn evenly on a logarithmic scale, so that most speech is clipped lightly.
@@ -19,7 +21,7 @@ class Clipping:
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(N) → (N)."""
-        if rng.random() >= self.probability:
+        if not self.acts(rng):
             return waveform
         share = np.exp(rng.uniform(np.log(self.share_low), np.log(self.share_high)))
         height = clipping_height(waveform, share)

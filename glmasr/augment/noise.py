@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 import scipy.fft
 
+from glmasr.augment.sometimes import Sometimes
 from glmasr.frontend.audio import AUDIO_SUFFIXES, probe_audio, read_audio
 from glmasr.frontend.level import rms
 from glmasr.speech import RATE_HZ, InputError
@@ -72,7 +73,7 @@ class ColoredNoise:
 
 
 @dataclass(frozen=True)
-class NoiseMixing:
+class NoiseMixing(Sometimes):
     """With `probability`, noise at an SNR drawn evenly in dB: recorded if `noise_path` is given, else generated.
 
     `noise_path` is a folder of audio or a JSONL manifest (or a folder that holds manifest.jsonl, as a prepared corpus
@@ -87,7 +88,7 @@ class NoiseMixing:
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(N) → (N)."""
-        if rng.random() >= self.probability:
+        if not self.acts(rng):
             return waveform
         snr_db = rng.uniform(self.snr_low_db, self.snr_high_db)
         noise = self._recorded(len(waveform), rng) if self.noise_path else ColoredNoise()(len(waveform), rng)

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from glmasr.augment.sometimes import Sometimes
 from glmasr.speech import RATE_HZ
 
 
 @dataclass(frozen=True)
-class Pause:
+class Pause(Sometimes):
     """With `probability`, up to `seconds_high` of a room's faint noise on either side, each drawn evenly.
 
     The noise is white, its level drawn evenly in dB of full scale, and lies under the speech too. Clips that are cut
@@ -22,7 +23,7 @@ class Pause:
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(N) → (N and the pauses)."""
-        if rng.random() >= self.probability:
+        if not self.acts(rng):
             return waveform
         before, behind = (round(rng.uniform(0, self.seconds_high) * RATE_HZ) for _ in range(2))
         level = 10 ** (rng.uniform(self.level_low_dbfs, self.level_high_dbfs) / 20)

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.fft
 
 from glmasr.augment.noise import list_recordings
+from glmasr.augment.sometimes import Sometimes
 from glmasr.frontend.audio import read_audio, write_audio
 from glmasr.frontend.level import rms
 from glmasr.speech import RATE_HZ, InputError
@@ -117,7 +118,7 @@ class Response:
 
 
 @dataclass(frozen=True)
-class Reverberation:
+class Reverberation(Sometimes):
     """With `probability`, a room: a recorded one if `path` is given (as `NoiseMixing` takes it), else a simulated one.
 
     The direct sound stays where it was, and so do level and length; what rings on behind the end is lost. In `path`
@@ -130,7 +131,7 @@ class Reverberation:
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(N) → (N)."""
-        if rng.random() >= self.probability:
+        if not self.acts(rng):
             return waveform
         response = read_response(self.recordings[rng.integers(len(self.recordings))])
         heard = convolve(waveform, response)[response.direct_sample :][: len(waveform)]

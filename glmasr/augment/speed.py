@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from glmasr.augment.sometimes import Sometimes
 from glmasr.frontend.audio import resample
 
 
 @dataclass(frozen=True)
-class Speed:
+class Speed(Sometimes):
     """A factor drawn evenly, applied with `probability` by resampling: tempo and pitch move together."""
 
     factor_low: float
@@ -17,6 +18,6 @@ class Speed:
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(N) → (N / factor)."""
-        if rng.random() >= self.probability:
+        if not self.acts(rng):
             return waveform
         return resample(waveform, rng.uniform(self.factor_low, self.factor_high), 1.0)

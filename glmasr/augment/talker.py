@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from glmasr.augment.sometimes import Sometimes
 from glmasr.frontend.level import rms
 
 
 @dataclass(frozen=True)
-class TalkerMixing:
+class TalkerMixing(Sometimes):
     """With `probability`, another utterance of the batch talks over at most `most_share` of this one.
 
     After WavLM (Chen et al. 2022, section III-B) and NEST: the first talker stays the main one, since the other has at
@@ -22,7 +23,7 @@ class TalkerMixing:
 
     def __call__(self, waveform: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(N), (O) → (N)."""
-        if rng.random() >= self.probability:
+        if not self.acts(rng):
             return waveform
         ratio_db = rng.uniform(self.ratio_low_db, self.ratio_high_db)
         size = max(1, int(min(len(other), rng.uniform(0, self.most_share) * len(waveform))))

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from glmasr.augment.sometimes import Sometimes
 from glmasr.frontend.audio import resample
 from glmasr.frontend.level import rms, scale_to_level
 from glmasr.speech import RATE_HZ
@@ -16,7 +17,7 @@ LAWS = ("mu", "a")
 
 
 @dataclass(frozen=True)
-class Telephone:
+class Telephone(Sometimes):
     """With `probability`, 300 to 3,400 Hz at 8 kHz, companded by G.711's µ-law or A-law, either as often.
 
     The line is driven at a level drawn evenly in dBFS, as quiet speech suffers more from 8 bits, and afterwards the
@@ -29,7 +30,7 @@ class Telephone:
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(N) → (N)."""
-        if rng.random() >= self.probability:
+        if not self.acts(rng):
             return waveform
         line_dbfs = rng.uniform(self.line_low_dbfs, self.line_high_dbfs)
         law = LAWS[rng.integers(len(LAWS))]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from glmasr.augment.sometimes import Sometimes
 from glmasr.frontend.level import amplify, scale_to_level
 
 STEPS = np.float32(1 << 15)
@@ -11,7 +12,7 @@ STEPS = np.float32(1 << 15)
 
 
 @dataclass(frozen=True)
-class Volume:
+class Volume(Sometimes):
     """A gain drawn evenly in dB, applied with `probability`; nothing is clipped."""
 
     gain_low_db: float
@@ -20,13 +21,13 @@ class Volume:
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(N) → (N)."""
-        if rng.random() >= self.probability:
+        if not self.acts(rng):
             return waveform
         return amplify(waveform, rng.uniform(self.gain_low_db, self.gain_high_db))
 
 
 @dataclass(frozen=True)
-class Level:
+class Level(Sometimes):
     """A level (root mean square of the whole) drawn evenly in dBFS, applied with `probability`; silence stays silence.
 
     Corpora differ in level, so that a whisper across the room is a level, not a gain: -60 dBFS, where speech is mostly
@@ -41,7 +42,7 @@ class Level:
 
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(N) → (N)."""
-        if rng.random() >= self.probability:
+        if not self.acts(rng):
             return waveform
         scaled = scale_to_level(waveform, rng.uniform(self.level_low_dbfs, self.level_high_dbfs))
         return quantize(scaled) if self.quantized else scaled

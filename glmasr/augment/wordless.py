@@ -6,12 +6,13 @@ from functools import cached_property
 import numpy as np
 
 from glmasr.augment.noise import ColoredNoise, Stretch, list_stretches
+from glmasr.augment.sometimes import Sometimes
 from glmasr.frontend.level import rms
-from glmasr.speech import RATE_HZ, InputError
+from glmasr.speech import RATE_HZ
 
 
 @dataclass(frozen=True)
-class Wordless:
+class Wordless(Sometimes):
     """With `probability`, noise alone, recorded if `noise_path` is given, else generated; its transcript is empty.
 
     `noise_path` is as in `NoiseMixing`. The level is the utterance's, so that loudness tells nothing. A recording
@@ -21,13 +22,9 @@ class Wordless:
     probability: float
     noise_path: str | None = None
 
-    def __post_init__(self):
-        if not 0.0 <= self.probability <= 1.0:
-            raise InputError(f"wordless.probability={self.probability} is no share of utterances: take one from 0 to 1")
-
     def __call__(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
         """(N) → (N) without a word, or None: the utterance stays what it is."""
-        if not self.probability or rng.random() >= self.probability:  # without it, no draw either
+        if not self.probability or not self.acts(rng):  # without it, no draw either
             return None
         noise = self._recorded(len(waveform), rng) if self.noise_path else ColoredNoise()(len(waveform), rng)
         if not rms(noise):

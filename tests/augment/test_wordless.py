@@ -50,9 +50,3 @@ def test_silent_recordings_silent_speech_and_no_recordings(speech, tmp_path):
 def test_without_it_what_else_is_drawn_stays_as_it_was(speech):
     ours, other = np.random.default_rng(3), np.random.default_rng(3)
     assert Wordless(0.0)(speech, ours) is None and ours.random() == other.random()
-
-
-@pytest.mark.parametrize("probability", [-0.1, 2.0])
-def test_a_share_that_is_none_is_refused_in_one_sentence(probability):
-    with pytest.raises(InputError, match="take one from 0 to 1"):
-        Wordless(probability)
