@@ -47,7 +47,8 @@ bundle: setup  ## the encoder of a pretraining that is under way, to fine-tune (
 	$(PY) scripts/bundle.py $(ARGS)
 
 finetune: setup  ## a recognizer from a small labelled set (conf/finetune.yaml)
-	@if [[ "$(ARGS)" != *bundle=* && ! -d runs/pretrain/bundle ]]; then \
+	@if [[ "$(ARGS)" != *bundle=* && "$(ARGS)" != *--* && ! -d runs/pretrain/bundle ]]; then \
+	  $(PY) scripts/door.py finetune $(ARGS) || exit; \
 	  echo 'Nothing pretrained at runs/pretrain/bundle yet: pretraining first (bundle=null would train from scratch)'; \
 	  $(PY) scripts/pretrain.py; fi
 	$(PY) scripts/finetune.py $(ARGS)
@@ -56,7 +57,8 @@ language_model: setup  ## an n-gram model from text, for decoding.lm (conf/langu
 	$(PY) scripts/language_model.py $(ARGS)
 
 benchmark: setup  ## error rates with intervals, against Whisper (conf/benchmark.yaml)
-	@if [[ "$(ARGS)" != *bundle=* && ! -d runs/finetune/bundle ]]; then \
+	@if [[ "$(ARGS)" != *bundle=* && "$(ARGS)" != *--* && ! -d runs/finetune/bundle ]]; then \
+	  $(PY) scripts/door.py benchmark $(ARGS) || exit; \
 	  echo 'Nothing fine-tuned at runs/finetune/bundle yet: fine-tuning first (bundle=DIR takes yours)'; \
 	  $(MAKE) --no-print-directory finetune ARGS=; fi
 	$(PY) scripts/benchmark.py $(ARGS)

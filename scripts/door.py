@@ -43,7 +43,7 @@ def open_door(verb: str, run: Callable[[dict[str, Any]], None]) -> None:
 
     For a sweep (-m) once for each choice; in jobs for which this process waits, with hydra/launcher=slurm or desk.
     """
-    check_overrides(verb)
+    check_overrides(verb, sys.argv[1:])
     sys.argv[1:] = arguments(verb, sys.argv[1:])
     launcher = launcher_in(sys.argv[1:])
     if launcher:
@@ -183,15 +183,15 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
-def check_overrides(verb: str) -> None:
+def check_overrides(verb: str, given: Sequence[str]) -> None:
     """Exit with one sentence where an override names what is not there; Hydra itself would print a page."""
-    overrides = [argument for argument in sys.argv[1:] if argument not in SWEEP]
+    overrides = [argument for argument in given if argument not in SWEEP]
     if any(argument.startswith("-") for argument in overrides):
         return
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
         with initialize_config_dir(CONF, version_base="1.3"):
-            compose(verb, first_choices(parsed) if sweeps(sys.argv[1:]) else overrides)
+            compose(verb, first_choices(parsed) if sweeps(given) else overrides)
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(f"glmasr: {explain(verb, overrides, error)}")
 
@@ -257,3 +257,7 @@ def sentence(verb: str, error: BaseException) -> str | None:
             f"glmasr {verb}: {place}: {error.strerror}; what was saved is intact, the same command goes on from there"
         )
     return None
+
+
+if __name__ == "__main__":  # python scripts/door.py VERB setting=value …: only whether a command would be understood
+    check_overrides(sys.argv[1], sys.argv[2:])

@@ -1,6 +1,8 @@
 """The researcher's door: what is mistyped, missing or broken is one sentence with the remedy."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -19,13 +21,12 @@ def door(monkeypatch):
 
 
 @pytest.fixture
-def refused(door, monkeypatch):
+def refused(door):
     """What `scripts/<verb>.py override …` says before it exits; None where it would go on."""
 
     def check(verb, *overrides):
-        monkeypatch.setattr(sys, "argv", [f"{verb}.py", *overrides])
         try:
-            return door.check_overrides(verb)
+            return door.check_overrides(verb, overrides)
         except SystemExit as end:
             return str(end.code)
 
@@ -166,3 +167,44 @@ def test_what_the_user_can_mend_ends_in_a_sentence_and_what_we_must_in_a_traceba
         door.stop("pretrain", ZeroDivisionError())
     with pytest.raises(OSError, match="odd"):
         door.stop("pretrain", OSError("odd"))
+
+
+@pytest.fixture
+def made(tmp_path):
+    """What `make` runs in a checkout without runs, by its scripts' names, and its exit code; only the door is real."""
+    (tmp_path / "Makefile").write_text((REPOSITORY / "Makefile").read_text())
+    (tmp_path / "pyproject.toml").touch()
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    (tmp_path / ".venv/.installed").touch()
+    real = f'[ $1 != scripts/door.py ] || exec "{sys.executable}" "{REPOSITORY}/$@"'
+    python.write_text(f'#!/bin/bash\necho "$1" >> "{tmp_path}/ran"\n{real}\n')
+    python.chmod(0o755)
+
+    def make(target, arguments):
+        done = subprocess.run(
+            ["make", target, f"ARGS={arguments}"], cwd=tmp_path, check=False, capture_output=True, text=True
+        )
+        return [Path(line).stem for line in (tmp_path / "ran").read_text().split()], done.returncode, done.stderr
+
+    return make
+
+
+def test_make_finetune_reads_its_settings_before_it_pretrains(made):
+    ran, code, said = made("finetune", "trainer.max_step=3")
+    assert ran == ["door"] and code and "did you mean trainer.max_steps=…?" in said
+
+
+@pytest.mark.parametrize(
+    "target, arguments, wanted",
+    [
+        ("finetune", "trainer.max_steps=3", ["door", "pretrain", "finetune"]),
+        ("finetune", "--help", ["finetune"]),
+        ("finetune", "bundle=null", ["finetune"]),
+        ("benchmark", "whisper=[]", ["door", "door", "pretrain", "finetune", "benchmark"]),
+        ("benchmark", "--help", ["benchmark"]),
+    ],
+)
+def test_make_trains_first_what_is_not_there_yet(made, target, arguments, wanted):
+    ran, code, _ = made(target, arguments)
+    assert ran == wanted and not code
