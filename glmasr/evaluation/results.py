@@ -73,15 +73,14 @@ def with_results(readme: str, documents: dict[str, Document], language: str) -> 
 
 
 def section(name: str, document: Document, language: str) -> str:
-    """Figure, table and provenance of one document, as Markdown."""
+    """Figure, table and provenance of one document, as Markdown that is folded under its question."""
     pictures = [f"![{name}]({RESULTS}/{name}{stem}.svg)" for stem in figures(document)]
     seeds = sorted({seed for row in document["summary"] for seed in row["seeds"]})
     facts = {key: document[key] for key in ("baseline", "command", "commit")} | {"date": document["date"][:10]}
     facts |= {"seeds": ", ".join(map(str, seeds)), "commit": str(document["commit"])[:12]}
     note = WORDS[language]["note"].format(**facts)
-    return "\n".join(
-        [f"**{name}**: {document['question']}", "", *pictures, "", *table(document, language), "", note, ""]
-    )
+    head = ["<details>", f"<summary><b>{name}</b>: {document['question']}</summary>", ""]
+    return "\n".join([*head, *pictures, "", *table(document, language), "", note, "", "</details>", ""])
 
 
 def table(document: Document, language: str = "en") -> list[str]:
