@@ -43,7 +43,7 @@ from glmasr.frontend.audio import encode_audio, read_audio, write_audio
 from glmasr.speech import RATE_HZ, Batch
 from glmasr.training.datamodule import SpeechBatches
 from glmasr.training.pretrain import Pretraining
-from glmasr.training.run import provenance
+from glmasr.training.record import provenance
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROUNDS, WARM_BATCHES, PEER_EPOCHS = 3, 3, 5

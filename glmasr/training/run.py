@@ -1,45 +1,37 @@
 """A resolved config in, a finished run folder out: build, resume, fit, write the bundle."""
 
-import fcntl
-import json
 import logging
 import os
-import shutil
 import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
 
 import numpy as np
 import pytorch_lightning as lightning
 import torch
-import yaml
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from glmasr.build import build, check_names
-from glmasr.bundle import Bundle, build_recognizer, encoder_weights, open_bundle, save_bundle
+from glmasr.bundle import build_recognizer, encoder_weights, open_bundle, save_bundle
 from glmasr.data.catalog import Catalog, prepare_catalog
 from glmasr.decoding.search import check_weight, open_search
-from glmasr.frontend.logmel import HOP_SAMPLES
-from glmasr.model.adapters import adapt, merged
+from glmasr.model.adapters import merged
 from glmasr.model.predictor import build_predictor
-from glmasr.model.recognizer import Recognizer, parameter_count, with_vocabulary
-from glmasr.model.subsampling import STRIDE
-from glmasr.speech import RATE_HZ, InputError
+from glmasr.model.recognizer import parameter_count
+from glmasr.speech import InputError
 from glmasr.text.tokenizer import Tokenizer, learn_characters
 from glmasr.training.callbacks import Checkpoints, Interrupted, Lines, MetricsFile, Snapshots, Throughput
-from glmasr.training.checkpoints import Written, origin_of
+from glmasr.training.checkpoints import Written
 from glmasr.training.clusters import fit_codebooks
 from glmasr.training.datamodule import SpeechBatches
 from glmasr.training.faults import explained
 from glmasr.training.finetune import METRICS, STREAMED, Finetuning
+from glmasr.training.folder import Config, Run, say
 from glmasr.training.gradients import whole
 from glmasr.training.guards import Diverged, Guards
 from glmasr.training.health import Collapsed, Health
@@ -47,140 +39,22 @@ from glmasr.training.loggers import Forgiving
 from glmasr.training.preemption import Preemption, attentive, cluster
 from glmasr.training.pretrain import Pretraining
 from glmasr.training.probing import Probing, loaded
-from glmasr.training.record import provenance, record, record_data
+from glmasr.training.record import record_data
+from glmasr.training.start import (
+    adapted,
+    feasible,
+    fresh_blocks,
+    kept_tokenizer,
+    same_encoder,
+    start_from,
+    with_dropout,
+)
 from glmasr.training.watchdog import Watchdog
 from glmasr.training.weighing import best_weights, weigh_ctc
 from glmasr.transcriber import streaming_of
 
-Config = dict[str, Any]
-FREE_TO_CHANGE = (
-    *("trainer", "logger", "overwrite", "checkpoints", "batches.workers", "batches.decoded_mb"),
-    *("health", "guards", "watchdog", "resume", "ctc_weights"),
-)
-"""Settings an interrupted run may be resumed with a new value of; the rest decides what the numbers mean."""
-
 WEIGHED_MINUTES = 5.0
 """Of dev, by which it is decided how much CTC has to say in joint decoding."""
-
-NAMED = 5
-"""Utterances that a line names one by one."""
-
-RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
-"""How often a job was put back into the queue, or a group of ranks started again: it goes on with what it did."""
-
-
-def say(message: str) -> None:
-    """One line for the person who watches."""
-    print(f"glmasr: {message}", file=sys.stderr, flush=True)
-
-
-class Run:
-    """A folder `runs/<name>`: config.yaml, metrics.csv, checkpoints/, bundle/, and finished.json when it is done."""
-
-    def __init__(self, config: Config):
-        self.config = config
-        self.folder = Path(config["run_dir"])
-        self.finished_file = self.folder / "finished.json"
-        self.kept = self.folder / "config.yaml"
-        self.lock_file: TextIO | None = None
-
-    def begin(self) -> bool:
-        """Make the folder and keep the config in it; False where the run was finished before.
-
-        Only one process may train in a folder; of a distributed run the first rank answers for all.
-        """
-        if getattr(rank_zero_only, "rank", 0):  # set from the launcher's environment
-            return self.discards or not self.finished_file.exists()  # what the first rank may be discarding just now
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock()
-            if self.discards:
-                self.clear()
-            if not self.is_open():
-                self.unlock()
-                return False
-            staged = self.kept.with_suffix(".tmp")
-            staged.write_text(yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-            staged.replace(self.kept)
-            record(self.folder)
-        except OSError as error:
-            raise InputError(
-                f"cannot write to {self.folder} ({error.strerror}): choose a folder with run_dir=…"
-            ) from error
-        return True
-
-    @property
-    def discards(self) -> bool:
-        """Whether it begins anew whatever is there: asked to, and not by a scheduler that repeats its own command."""
-        return bool(self.config["overwrite"]) and not any(int(os.environ.get(name, 0)) for name in RESTARTS)
-
-    def is_open(self) -> bool:
-        """False where the run is finished; an InputError where it was begun with settings that change its meaning."""
-        finished = self.finished_file.exists()
-        begun = any((self.folder / "checkpoints").glob("step_*.ckpt"))
-        if not self.kept.exists() or not (begun or finished):
-            return True
-        free = ("overwrite",) if finished else FREE_TO_CHANGE
-        changes = differences(yaml.safe_load(self.kept.read_text(encoding="utf-8")), self.config)
-        changes = [change for change in changes if not change.startswith(free)]
-        if changes:
-            what = "was finished" if finished else "was begun"
-            raise InputError(
-                f"{self.folder} {what} with other settings ({'; '.join(changes[:3])}): choose another name=…, "
-                "or overwrite=true to discard it"
-            )
-        if finished:
-            say(f"{self.folder} is finished, nothing to do (overwrite=true does it again)")
-        return not finished
-
-    def remembered(self, name: str) -> Any:
-        """A setting's value when the run was begun, None where it was not."""
-        return yaml.safe_load(self.kept.read_text(encoding="utf-8")).get(name) if self.kept.exists() else None
-
-    def lock(self) -> None:
-        """Hold the folder while this process lives; an InputError where another one does."""
-        self.lock_file = (self.folder / ".lock").open("w")
-        try:
-            fcntl.lockf(self.lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"another process is training in {self.folder}: wait for it, or choose another name=…"
-            ) from error
-
-    @cached_property
-    def origin(self) -> Path | None:
-        """The checkpoint it goes on from, None where it begins."""
-        own = None if self.discards else self.folder / "checkpoints"
-        return origin_of(self.config["resume"], own, say)
-
-    def unlock(self) -> None:
-        """Leave the folder to others."""
-        if self.lock_file is not None:
-            self.lock_file.close()
-            (self.folder / ".lock").unlink(missing_ok=True)
-
-    def clear(self) -> None:
-        """Discard what the folder holds."""
-        for entry in self.folder.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            elif entry.name != ".lock":
-                entry.unlink()
-
-    def finish(self, **facts) -> None:
-        """Say that nothing is left to do, and how it went."""
-        staged = self.finished_file.with_suffix(".tmp")
-        staged.write_text(json.dumps(facts | provenance(), indent=1))
-        staged.replace(self.finished_file)
-        self.unlock()
-
-
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Every leaf that differs, as `a.b: old → new`."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = [*new, *(k for k in old if k not in new)]
-        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{path}.{k}".lstrip("."))]
-    return [] if old == new else [f"{path}: {old} → {new}"]
 
 
 def open_catalog(config: Config) -> Catalog:
@@ -377,24 +251,6 @@ def pretrain(config: Config) -> None:
     say(f"wrote {run.folder / 'bundle'}" + (f", the weights of step {probing.best_step}" if probing else ""))
 
 
-def same_encoder(origin: Bundle, config: Config) -> None:
-    """An InputError unless a bundle's ear and encoder are those of a config, but for what no weight depends on."""
-    free = ("dropout", "inner_dropout", "checkpointing")
-    brought, asked = (
-        {"model.encoder": {k: v for k, v in encoder.items() if k not in free}, "frontend": ear}
-        for encoder, ear in (
-            (origin.config["model"]["encoder"], origin.config["ear"]),
-            (config["model"]["encoder"], config["frontend"]),
-        )
-    )
-    changes = differences(brought, asked)
-    if changes:
-        raise InputError(
-            f"the encoder in bundle={config['bundle']} is another one ({'; '.join(changes[:3])}): pass the model and "
-            "the frontend that it was trained with"
-        )
-
-
 def begin_probing(run: Run, catalog: Catalog) -> Probing | None:
     """The probe that `probe:` asks for; None, and a line that says so, where nothing labelled is there."""
     settings = dict(run.config["probe"])
@@ -548,102 +404,9 @@ def weighed(
     return best
 
 
-def with_dropout(model: Config, dropout: float | None) -> Config:
-    """A model's config with this dropout in encoder and decoder, None: with its own."""
-    if dropout is None:
-        return model
-    return {part: shape and shape | {"dropout": dropout} for part, shape in model.items()}
-
-
-def fresh_blocks(asked: int | str, kept: Config) -> int:
-    """How many top blocks begin afresh: a number, or "auto", what the probe in a bundle's config says (0 without)."""
-    if isinstance(asked, int):
-        return asked
-    if asked != "auto":
-        raise InputError(f"reinitialized_blocks={asked} is neither a number of blocks nor auto")
-    judged = kept.get("training", {}).get("probe")
-    return judged["reinitialized_blocks"] if judged else 0
-
-
-def kept_tokenizer(heads: str, origin: Bundle | None) -> Tokenizer | None:
-    """The tokenizer of a bundle whose heads and decoder are kept; None where they begin afresh."""
-    if heads not in ("auto", "keep", "fresh"):
-        raise InputError(f"heads={heads} is not one of auto, keep, fresh")
-    tokenizer = origin.tokenizer if origin else None
-    if heads == "keep" and tokenizer is None:
-        raise InputError("heads=keep needs the bundle of a recognizer: a pretrained encoder has no heads (heads=auto)")
-    return None if heads == "fresh" else tokenizer
-
-
-def start_from(
-    recognizer: Recognizer, origin: Bundle, reinitialized_blocks: int, origins: Sequence[int] | None = None
-) -> None:
-    """Copy a bundle's encoder, except for its top `reinitialized_blocks`, which keep their fresh weights.
-
-    With `origins`, which say where each token comes from, its heads and decoder too.
-    """
-    if origins is None:
-        weights = {f"encoder.{name}": value for name, value in encoder_weights(origin).items()}
-    else:
-        weights = with_vocabulary(origin.recognizer().state_dict(), origins)
-    blocks = len(recognizer.encoder.blocks)
-    fresh = tuple(f"encoder.blocks.{i}." for i in range(blocks - reinitialized_blocks, blocks))
-    kept = {name: value for name, value in weights.items() if not name.startswith(fresh)}
-    recognizer.load_state_dict(kept, strict=False)
-
-
-def adapted(recognizer: Recognizer, reinitialized_blocks: int, has_decoder: bool, rank: int, alpha: float) -> str:
-    """Give what comes from a bundle adapters and freeze it; the size of what is left to train, for people.
-
-    What has a row for every token is trained whole, as is what begins afresh.
-    """
-    encoder, decoder = recognizer.encoder, recognizer.decoder
-    kept = encoder.blocks[: len(encoder.blocks) - reinitialized_blocks]
-    parts = [encoder.subsampling, encoder.project, *kept]
-    if has_decoder and decoder is not None:
-        parts += [decoder.blocks, decoder.norm]
-    for part in parts:
-        adapt(part, rank, alpha)
-    return f"{sum(p.numel() for p in recognizer.parameters() if p.requires_grad) / 1e6:.2f} M"
-
-
 def mean_weights(snapshots: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of each weight."""
     return {name: torch.stack([weights[name] for weights in snapshots]).mean(0) for name in snapshots[0]}
-
-
-def feasible(train: Catalog, tokenizer: Tokenizer, listed: Path | None = None) -> Catalog:
-    """Leave out, count and name utterances with more tokens than CTC can place in their frames.
-
-    Equal neighbors need a blank between them. All are written to `listed`, a line of JSON each.
-    """
-    frames = train.durations * RATE_HZ / HOP_SAMPLES / STRIDE
-    needed = []
-    language = next(iter(train.languages), "")  # one tag is as long as another
-    for text in train.texts():
-        tokens = tokenizer.encode(text, language)
-        needed.append(len(tokens) + sum(a == b for a, b in pairwise(tokens)))
-    fits = np.array(needed) < frames
-    if not fits.any():
-        raise InputError(
-            "every transcript is longer than its audio can hold: check that texts and audio belong together"
-        )
-    if fits.all():
-        return train
-    ids, texts = train.ids, train.texts()
-    lines = [
-        {"id": ids[row], "text": texts[row], "frames": int(frames[row]), "frames_needed": needed[row]}
-        for row in np.flatnonzero(~fits).tolist()
-    ]
-    say(
-        f"left out {len(lines)} of {len(train)} utterances whose transcripts do not fit their audio: "
-        + ", ".join(line["id"] for line in lines[:NAMED])
-        + (f" and {len(lines) - NAMED} more" if len(lines) > NAMED else "")
-        + (f"; {listed} names them all" if listed else "")
-    )
-    if listed:
-        listed.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    return train.rows(np.flatnonzero(fits))
 
 
 def describe(model: torch.nn.Module) -> str:

@@ -33,7 +33,7 @@ from glmasr.text.tokenizer import (
     plain,
 )
 from glmasr.training.finetune import Finetuning
-from glmasr.training.run import feasible
+from glmasr.training.start import feasible
 from glmasr.transcriber import Transcriber
 from tests.small import random_bundle
 

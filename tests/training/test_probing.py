@@ -12,7 +12,8 @@ from glmasr.bundle import open_bundle
 from glmasr.training import probing
 from glmasr.training.probe import ProbeResult, Score
 from glmasr.training.probing import Probing
-from glmasr.training.run import fresh_blocks, pretrain
+from glmasr.training.run import pretrain
+from glmasr.training.start import fresh_blocks
 from tests.small import composed, small
 
 STEPS = ["trainer.max_steps=6", "trainer.val_check_interval=6", "checkpoints.every_steps=1"]

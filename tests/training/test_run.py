@@ -1,178 +1,21 @@
 """A run is begun once, resumed from what can be read, finished once, and never mixed with another's settings."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
-from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
-from torch.nn.functional import ctc_loss
 
-from glmasr.bundle import build_recognizer, encoder_weights, open_bundle
+from glmasr.bundle import encoder_weights, open_bundle
 from glmasr.data.catalog import write_catalog
-from glmasr.frontend.logmel import feature_lengths
 from glmasr.model.recognizer import VOCABULARY
-from glmasr.model.subsampling import frame_lengths
-from glmasr.speech import RATE_HZ, InputError, Utterance
+from glmasr.speech import InputError, Utterance
 from glmasr.text.tokenizer import learn_characters
 from glmasr.training import run as stages
-from glmasr.training.checkpoints import Written
-from glmasr.training.run import (
-    Run,
-    accumulate,
-    adapted,
-    begin_probing,
-    build_trainer,
-    differences,
-    feasible,
-    fresh_blocks,
-    kept_tokenizer,
-    mean_weights,
-    pretrain,
-    start_from,
-    with_dropout,
-)
+from glmasr.training.folder import Run
+from glmasr.training.run import accumulate, begin_probing, build_trainer, mean_weights, pretrain
 from tests.small import SMALL, composed, random_bundle, small
-
-
-def test_differences_name_every_leaf():
-    old = {"a": {"b": 1, "c": [1, 2]}, "gone": 1, "same": {"x": None}}
-    new = {"a": {"b": 2, "c": [1, 3]}, "came": True, "same": {"x": None}}
-    assert differences(old, new) == ["a.b: 1 → 2", "a.c: [1, 2] → [1, 3]", "came: None → True", "gone: 1 → None"]
-    assert differences(old, old) == []
-    assert differences({"m": None}, {"m": {"x": 1}}) == ["m: None → {'x': 1}"]
-
-
-def test_an_utterance_that_cannot_hold_its_text_is_left_out(tmp_path, capsys):
-    # 0.4 s are ten encoder frames: "abcdefghi" fits, ten characters do not, and a double one needs a blank between.
-    texts = ["abcdefghi", "abcdefghij", "aabbccdd"]
-    rows = [Utterance(text, f"{text}.wav", 0.4, text=text) for text in texts]
-    catalog, tokenizer = write_catalog(rows, tmp_path / "c"), learn_characters(texts)
-    assert feasible(catalog, tokenizer).texts() == ["abcdefghi"]
-    said = capsys.readouterr().err
-    assert "left out 2 of 3 utterances" in said and ": abcdefghij, aabbccdd\n" in said
-    with pytest.raises(InputError, match="longer than its audio"):
-        feasible(write_catalog(rows[1:], tmp_path / "d"), tokenizer)
-
-
-def test_whatever_is_left_out_is_listed(tmp_path, capsys):
-    texts = ["good", *(f"{n} is far too long" for n in range(8))]
-    rows = [Utterance(f"u{n}", f"{n}.wav", 0.4, text=text) for n, text in enumerate(texts)]
-    feasible(write_catalog(rows, tmp_path / "c"), learn_characters(texts), tmp_path / "left_out.jsonl")
-    said = capsys.readouterr().err
-    assert "left out 8 of 9" in said and ": u1, u2, u3, u4, u5 and 3 more; " in said and "left_out.jsonl" in said
-    listed = [json.loads(line) for line in (tmp_path / "left_out.jsonl").read_text().splitlines()]
-    assert [line["id"] for line in listed] == [f"u{n}" for n in range(1, 9)]
-    assert listed[0] == {"id": "u1", "text": texts[1], "frames": 10, "frames_needed": 18}
-
-
-def test_what_is_kept_has_a_path_through_its_frames_and_little_else_has(tmp_path):
-    """Held against torch's CTC loss, infinite where no path exists, at every length of 10 to 60 frames."""
-    texts = ["abcabcabcab", "aabbccaabb", "aaaaaaaaaa", "abbcabbcabbcabc"]
-    tokenizer = learn_characters(texts)
-    seconds = [round(0.4 + 0.013 * n, 3) for n in range(60)]
-    for text in texts:
-        tokens = torch.tensor([tokenizer.encode(text)])
-        rows = [Utterance(str(n), "a.wav", length, text=text) for n, length in enumerate(seconds)]
-        kept = {row.id for row in feasible(write_catalog(rows, tmp_path / text), tokenizer)}
-        for n, length in enumerate(seconds):
-            frames = frame_lengths(feature_lengths(torch.tensor([int(length * RATE_HZ)])))
-            scores = torch.zeros(int(frames), 1, tokenizer.size).log_softmax(-1)
-            possible = ctc_loss(scores, tokens, frames, torch.tensor([len(text)])).isfinite().item()
-            one_more = ctc_loss(scores[:-1], tokens, frames - 1, torch.tensor([len(text)])).isfinite().item()
-            assert possible if str(n) in kept else not one_more
-
-
-@pytest.fixture
-def config(tmp_path) -> dict:
-    return {"run_dir": str(tmp_path / "run"), "overwrite": False, "seed": 0, "trainer": {"max_steps": 5}}
-
-
-def test_a_run_goes_on_only_with_the_settings_it_was_begun_with(config):
-    run = Run(config)
-    assert run.begin() and yaml.safe_load((run.folder / "config.yaml").read_text()) == config
-    assert Run(config | {"seed": 1}).begin()  # nothing was done yet
-    (run.folder / "checkpoints").mkdir()
-    (run.folder / "checkpoints" / "step_000000001.ckpt").touch()
-    with pytest.raises(InputError, match=r"was begun with other settings \(seed: 1 → 2\): choose another name"):
-        Run(config | {"seed": 2}).begin()
-    assert Run(config | {"seed": 1, "trainer": {"max_steps": 9}}).begin()  # longer is fine
-    assert Run(config | {"seed": 2, "overwrite": True}).begin()
-    assert not (run.folder / "checkpoints").exists()
-
-
-def test_a_finished_run_is_not_done_again(config, capsys):
-    run = Run(config | {"overwrite": True})
-    assert run.begin()
-    run.finish(step=5)
-    facts = json.loads(run.finished_file.read_text())
-    assert facts["step"] == 5 and facts["commit"] and facts["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert not Run(config).begin() and "nothing to do (overwrite=true" in capsys.readouterr().err
-    assert not Run(config | {"overwrite": False}).begin()
-    with pytest.raises(InputError, match=r"was finished with other settings \(trainer.max_steps: 5 → 9\)"):
-        Run(config | {"trainer": {"max_steps": 9}}).begin()
-
-
-def write_step(run: Run) -> Path:
-    """A checkpoint of its first step."""
-    path = run.folder / "checkpoints" / "step_000000001.ckpt"
-    path.parent.mkdir()
-    Written().save_checkpoint({"state_dict": {"a": torch.ones(3)}, "global_step": 1}, path)
-    return path
-
-
-@pytest.mark.parametrize("name", ["SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"])
-def test_a_job_that_is_put_back_does_not_discard_its_own_work(config, monkeypatch, name):
-    asked = config | {"overwrite": True, "resume": "auto"}
-    run = Run(asked)
-    assert run.begin() and run.origin is None
-    run.unlock()
-    begun = write_step(run)
-    monkeypatch.setenv(name, "1")
-    again = Run(asked)
-    assert again.begin() and again.origin == begun
-    again.unlock()
-    monkeypatch.setenv(name, "0")
-    assert Run(asked).begin() and not (run.folder / "checkpoints").exists()
-
-
-def test_other_ranks_take_part_in_a_run_that_is_being_discarded(config, monkeypatch):
-    """Where they came before the first rank had discarded what was finished, they ended, and it waited for them."""
-    run = Run(config)
-    assert run.begin()
-    write_step(run)
-    run.finish(step=5)
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    assert not Run(config).begin()
-    second = Run(config | {"overwrite": True, "resume": "auto"})
-    assert second.begin() and second.origin is None and run.finished_file.exists()
-
-
-HOLDER = """
-import fcntl, sys, time
-file = open(sys.argv[1], "w")
-fcntl.lockf(file, fcntl.LOCK_EX)
-print("held", flush=True)
-time.sleep(60)
-"""
-
-
-def test_a_folder_another_process_trains_in_is_left_alone(config, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "metrics.csv").write_text("theirs")
-    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run" / ".lock")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout and holder.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=r"another process is training in .*run: wait for it"):
-            Run(config | {"overwrite": True}).begin()
-        holder.kill()
-    assert (tmp_path / "run" / "metrics.csv").read_text() == "theirs"
-    assert Run(config).begin()
 
 
 def test_a_trainer_setting_that_does_not_exist_is_named(tmp_path):
@@ -271,49 +114,6 @@ def test_without_labels_there_is_no_probe_but_a_line(tmp_path, capsys):
     assert begin_probing(Run(config), silent) is None and not capsys.readouterr().err
 
 
-def test_how_many_blocks_begin_afresh_is_a_number_or_what_the_probe_says():
-    probed = {"training": {"probe": {"reinitialized_blocks": 2}}}
-    assert [fresh_blocks(asked, probed) for asked in (0, 1, "auto")] == [0, 1, 2]
-    assert fresh_blocks("auto", {"training": {"probe": None}}) == fresh_blocks("auto", {"training": {}}) == 0
-    assert fresh_blocks("auto", {"model": {}}) == 0  # from scratch
-    with pytest.raises(InputError, match="reinitialized_blocks=top is neither"):
-        fresh_blocks("top", probed)
-
-
-def test_fine_tuning_starts_from_all_of_a_bundle_but_its_fresh_top(tmp_path):
-    weights = random_bundle(tmp_path / "b")
-    recognizer = build_recognizer(composed("finetune", *SMALL)["model"], 9)
-    bundle = open_bundle(tmp_path / "b")
-    start_from(recognizer, bundle, reinitialized_blocks=1)
-    fresh = {name for name, value in recognizer.encoder.state_dict().items() if not torch.equal(value, weights[name])}
-    assert fresh and all(name.startswith("blocks.1.") for name in fresh)
-    start_from(recognizer, bundle, reinitialized_blocks=0)
-    assert all(torch.equal(value, weights[name]) for name, value in recognizer.encoder.state_dict().items())
-
-
-def test_the_heads_of_a_recognizer_are_kept_if_asked_or_there(tmp_path):
-    random_bundle(tmp_path / "encoder")
-    random_bundle(tmp_path / "recognizer", learn_characters(["ab"]))
-    encoder, recognizer = open_bundle(tmp_path / "encoder"), open_bundle(tmp_path / "recognizer")
-    for heads in ("auto", "keep"):
-        assert kept_tokenizer(heads, recognizer) is recognizer.tokenizer
-    assert all(kept_tokenizer(*one) is None for one in (("fresh", recognizer), ("auto", encoder), ("auto", None)))
-    with pytest.raises(InputError, match="heads=keep needs the bundle of a recognizer"):
-        kept_tokenizer("keep", encoder)
-    with pytest.raises(InputError, match="heads=old is not one of auto, keep, fresh"):
-        kept_tokenizer("old", recognizer)
-
-
-def test_fine_tuning_goes_on_from_a_recognizer_with_what_is_new(tmp_path):
-    weights = random_bundle(tmp_path / "b", learn_characters(["ab"]))
-    recognizer = build_recognizer(composed("finetune", *SMALL)["model"], 6)
-    start_from(recognizer, open_bundle(tmp_path / "b"), 1, [0, 1, 2, 3, -1, 4])
-    rows = {name: [0, 1, 2, 3, 5] if name in VOCABULARY else slice(None) for name in weights}
-    now = recognizer.state_dict()
-    fresh = {name for name, value in now.items() if not torch.equal(value[rows[name]], weights[name])}
-    assert fresh and all(name.startswith("encoder.blocks.1.") for name in fresh)
-
-
 def trained(corpus, home, *overrides: str) -> dict:
     """Weights of the bundle two steps of fine-tuning write, before and after."""
     steps = ["trainer.max_steps=2", "trainer.val_check_interval=1", "checkpoints.every_steps=1", "name=f"]
@@ -364,12 +164,6 @@ def test_pretraining_goes_without_dropout_and_fine_tuning_with_it_whatever_a_bun
         assert {m.p for m in bundle.model.modules() if isinstance(m, nn.Dropout)} == {expected or 0.1}
 
 
-def test_a_model_without_a_decoder_gets_its_dropout_too():
-    model = {"encoder": {"width": 8, "dropout": 0.0}, "decoder": None}
-    assert with_dropout(model, 0.1) == {"encoder": {"width": 8, "dropout": 0.1}, "decoder": None}
-    assert with_dropout(model, None) is model
-
-
 def test_a_metric_that_is_not_measured_is_refused(corpus, tmp_path):
     with pytest.raises(InputError, match=r"dev/cer_streaming is none of dev/loss, dev/wer, dev/cer \(of streams"):
         trained(corpus, tmp_path, "bundle=null", "snapshots.metric=dev/cer_streaming")
@@ -382,19 +176,6 @@ def test_a_metric_that_is_not_measured_is_refused(corpus, tmp_path):
 def test_adapters_from_scratch_are_refused(corpus, tmp_path):
     with pytest.raises(InputError, match="there is nothing to adapt"):
         trained(corpus, tmp_path, "bundle=null", "adapters.rank=2")
-
-
-def test_what_begins_afresh_is_trained_whole(tmp_path):
-    recognizer = build_recognizer(composed("finetune", *SMALL)["model"], 6)
-    size = adapted(recognizer, 1, False, rank=2, alpha=4.0)
-    assert size == f"{sum(p.numel() for p in recognizer.parameters() if p.requires_grad) / 1e6:.2f} M"
-    names = dict(recognizer.named_parameters())
-    frozen = {name for name in names if not names[name].requires_grad}
-    assert not any(name.startswith(("encoder.blocks.1.", "decoder.", "ctc.")) for name in frozen)
-    assert all(name in frozen for name in names if name.startswith("encoder.subsampling.") and ".0." not in name)
-    adapted(recognizer := build_recognizer(composed("finetune", *SMALL)["model"], 6), 0, True, rank=2, alpha=4.0)
-    whole = {name for name, p in recognizer.named_parameters() if p.requires_grad and ".parametrizations." not in name}
-    assert whole == {*VOCABULARY, "encoder.mask_embedding"}
 
 
 def test_weights_are_averaged_one_by_one():
