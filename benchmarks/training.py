@@ -19,8 +19,7 @@ while a copy of its model takes bare steps on the ten batches it has just heard.
 would have saved: loading, logs, health. So both sides see the same batches within seconds, and a machine that slows
 down slows both; what cannot be seen so is a loading process that fills its queue (two batches) while the other waits.
 The corpus is cut to what half of the steps hear once, and figures are those of the other half: of a second epoch, for
-which decoded audio is kept, and of a first one, for which it is decoded, by batches.decoded_mb=0. Its first ten steps
-do not count: an epoch begins with a quarter of a second that hours of audio share and these few steps do not.
+which decoded audio is kept, and of a first one, for which it is decoded, by batches.decoded_mb=0.
 """
 
 import argparse
@@ -135,7 +134,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="a regular expression of names")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a shared machine, with one thread")
     parser.add_argument("--loading", action="store_true", help="make pretrain against its steps, instead of peers")
-    parser.add_argument("--steps", type=int, default=100, help=f"of --loading, {4 * BLOCK} or more")
+    parser.add_argument("--steps", type=int, default=100, help="of --loading")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     if not Path(asked.manifest).exists():
@@ -143,8 +142,6 @@ def main() -> None:
     quiet()
     found = about("torchaudio", "transformers", "speechbrain")
     if asked.loading:
-        if asked.steps < 4 * BLOCK:
-            parser.error(f"--steps must be {4 * BLOCK} or more, so that a block is left to compare")
         found |= {"rows": [row for size in asked.sizes for row in loading(asked.manifest, asked.steps, size)]}
         if asked.json:
             asked.json.write_text(json.dumps(found, indent=1) + "\n")
@@ -285,7 +282,7 @@ def pretrained(steps: int, *settings: str) -> dict[str, Any]:
         original, beside = training_run.fit, []
 
         def fit(run, module, batches, callbacks):
-            beside.append(Beside(module, steps // 2 + BLOCK))
+            beside.append(Beside(module, steps // 2))
             return original(run, module, batches, [*callbacks, *beside])
 
         with mock.patch.object(training_run, "fit", fit), contextlib.redirect_stderr(io.StringIO()):
