@@ -67,6 +67,11 @@ def run_label_efficiency(config: Config) -> None:
     conditions = read_conditions(config["conditions"], config["noise"]["path"], config["noise"]["clips"])
     scores = {trial.stage.name: score(trial, conditions, config) for trial in trials if is_done(trial.stage)}
     todo = [stage for stage in selected(stages, trials, config["only"]) if not is_done(stage)]
+    for stage in todo:  # before hours of what comes before it
+        if stage.source and not stage.needs and not stage.source.is_dir():
+            raise InputError(
+                f"{stage.name} starts from {stage.source}, and no bundle is there: make it, or name another"
+            )
     say(f"{len(trials)} runs planned, {len(scores)} of them done; {len(todo)} trainings to do now; {folder}")
     handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the runs are told, too
     try:

@@ -59,6 +59,14 @@ def test_the_verbs_understand_every_stage_and_arms_differ_only_where_they_may(ex
             assert Path(mine["bundle"]) == made == trial.stage.source
 
 
+def test_a_bundle_that_is_missing_is_missed_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(label_efficiency, "train", lambda *_: pytest.fail("trained"))
+    tiny = {"c": {"data": [], "metric": "wer", "budgets": [{}]}}
+    given = config(corpora=tiny, arms={"scratch": None, "brought": {"bundle": f"{tmp_path}/gone"}}, seeds=[0])
+    with pytest.raises(InputError, match=r"c/all/brought/seed0 starts from .*/gone, and no bundle is there"):
+        run_label_efficiency(given | {"run_dir": str(tmp_path / "run")})
+
+
 def test_budgets_and_seeds_are_what_the_runs_are_told():
     tiny = {"data": [], "metric": "wer", "budgets": [{}, {"minutes": 5}, {"per_text": 10, "finetune": ["seed=9"]}]}
     _, trials = plan(config(corpora={"c": tiny}, arms={"scratch": None}, seeds=[3]))
