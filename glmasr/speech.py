@@ -18,6 +18,10 @@ class InputError(Exception):
     """What the user gave cannot be used; the message is one sentence that names it and the remedy."""
 
 
+class Interrupted(Exception):
+    """Work was told to stop, and what it has done is saved; the message says how to go on."""
+
+
 @dataclass(frozen=True)
 class Utterance:
     """One row of a catalog: a stretch of a recording and what is known about it.

@@ -245,11 +245,11 @@ def stop(verb: str, error: BaseException) -> None:
 
 def sentence(verb: str, error: BaseException) -> str | None:
     """What happened and what to do, None where it is not for the user to do."""
-    from glmasr.speech import InputError
+    from glmasr.speech import InputError, Interrupted
 
     if isinstance(error, InputError):
         return f"glmasr {verb}: {str(error).splitlines()[-1]}"
-    if type(error).__name__ == "Interrupted":
+    if isinstance(error, Interrupted):
         return f"glmasr {verb}: {error}"
     if isinstance(error, OSError) and error.strerror:
         place = error.filename or "the disk"

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from glmasr.speech import InputError
-from glmasr.training.callbacks import Interrupted
+from glmasr.speech import InputError, Interrupted
 from tests.small import REPOSITORY
 
 

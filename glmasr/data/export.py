@@ -17,10 +17,9 @@ from tqdm import tqdm
 
 from glmasr.build import build
 from glmasr.data.catalog import Catalog, prepare_catalog
-from glmasr.data.prepare import Interrupted
 from glmasr.data.shards import SHARD_LIST
 from glmasr.frontend.audio import ENCODINGS, UnreadableAudio, encode_audio, read_audio
-from glmasr.speech import RATE_HZ, InputError, Utterance
+from glmasr.speech import RATE_HZ, InputError, Interrupted, Utterance
 
 SHARD_FEATURES = datasets.Features(
     id=datasets.Value("string"),

@@ -33,7 +33,7 @@ from glmasr.data.measure import VERSION, Measures, measure
 from glmasr.data.remote import fetch, is_location
 from glmasr.data.verify import check_header, check_whole, name_cause
 from glmasr.frontend.audio import UnreadableAudio, probe_audio
-from glmasr.speech import InputError, Utterance
+from glmasr.speech import InputError, Interrupted, Utterance
 
 CATALOG, JOURNAL, LISTING, REPORT = "catalog", "measured.jsonl", "skipped.tsv", "report.json"
 
@@ -49,10 +49,6 @@ Submit = Callable[..., "Future[Verdict]"]
 
 _Begun = tuple[Utterance | Skipped, str, "Future[Verdict] | None"]
 """What a reader found, its key in the journal, and its verdict to come where that does not have it."""
-
-
-class Interrupted(Exception):
-    """The preparation was told to stop; what it has measured is in the journal."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from glmasr.speech import InputError
-from glmasr.text.normalize import HAN
+from glmasr.text.characters import HAN
 from glmasr.text.tokenizer import Tokenizer, is_han, plain
 
 UNITS = ("word", "character")

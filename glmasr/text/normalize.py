@@ -12,6 +12,9 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
+from glmasr.text.characters import HAN, LETTER
+from glmasr.text.syllables import syllables
+
 PROTOCOL = (
     "glmasr scoring 3: English = Whisper's EnglishTextNormalizer; other languages = Whisper's BasicTextNormalizer; "
     "Chinese (zh, cmn, yue) = NFKC, lower case; script folded character by character by OpenCC hk2s, with 計畫 = 计划 "
@@ -28,13 +31,9 @@ PROTOCOL = (
 )
 """Printed in every report: a rate means nothing without the rules that made its words comparable."""
 
-HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
-"""Han characters as the inside of a regular-expression class."""
-
 CHINESE = ("zh", "yue", "cmn")
 METRICS = ("wer", "cer", "mer", "ser")
 
-LETTER = f"[^\\W\\d_{HAN}]"
 WORD = re.compile(f"[{HAN}]|[^\\s{HAN}]+")
 SYLLABLES = re.compile(f"{LETTER}+[1-9](?![0-9])|{WORD.pattern}")
 """Syllables as they follow each other, `nei5hou2` being two; whatever else stands there as a word."""
@@ -133,8 +132,6 @@ def _romanized(text: str, language: str) -> str:
 
 def _read(characters: str, language: str) -> str:
     """Their syllables, in the script whose phrases the dictionaries of readings know best."""
-    from glmasr.text.syllables import syllables  # which itself needs this file
-
     if language == "yue":
         return " ".join(syllables("".join(map(_in_hong_kong, characters)), "jyutping"))
     return " ".join(syllables("".join(map(_simplified, characters)), "pinyin"))

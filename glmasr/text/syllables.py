@@ -4,9 +4,8 @@ import functools
 import re
 
 from glmasr.speech import InputError
-from glmasr.text.normalize import HAN
+from glmasr.text.characters import HAN, LETTER
 
-LETTER = f"[^\\W\\d_{HAN}]"
 UNIT = re.compile(f"{LETTER}+[1-9](?!\\d)|[{HAN}]|[^\\W_{HAN}]+(?:['’]{LETTER}+)*")
 """A syllable with its tone (`nei5hou2` is two), a character left as it is, or a word; punctuation is none of them."""
 SYLLABLE = re.compile(f"{LETTER}+[1-9]")

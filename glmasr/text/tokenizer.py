@@ -13,7 +13,8 @@ from typing import Protocol
 import sentencepiece
 
 from glmasr.speech import InputError
-from glmasr.text.normalize import HAN, base_language
+from glmasr.text.characters import HAN
+from glmasr.text.normalize import base_language
 from glmasr.text.syllables import is_syllable, parts, syllables
 
 BLANK, UNKNOWN, BOUNDARY = 0, 1, 2

@@ -11,7 +11,8 @@ from functools import cache
 from typing import Any
 
 from glmasr.speech import InputError, Segment, Transcript, Word
-from glmasr.text.normalize import CHINESE, HAN, base_language
+from glmasr.text.characters import HAN
+from glmasr.text.normalize import CHINESE, base_language
 
 SCRIPTS = ("traditional", "simplified")
 NUMERALS = "零〇一二两兩三四五六七八九十百千"

@@ -19,10 +19,6 @@ from glmasr.training.checkpoints import found, replace_file, step_of
 from glmasr.training.loggers import is_logged
 
 
-class Interrupted(Exception):
-    """The run was told to stop and has saved its last step."""
-
-
 class Checkpoints(lightning.Callback):
     """A resumable checkpoint every `every_steps`, the last `keep` of them kept, and one when told to stop.
 

@@ -14,7 +14,8 @@ import pytorch_lightning as lightning
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 
-from glmasr.training.callbacks import Checkpoints, Interrupted
+from glmasr.speech import Interrupted
+from glmasr.training.callbacks import Checkpoints
 
 NOTICES = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 """What schedulers send before they take a machine away; which one, and whether at a time limit, is theirs to choose."""

@@ -23,9 +23,9 @@ from glmasr.decoding.search import check_weight, open_search
 from glmasr.model.adapters import merged
 from glmasr.model.predictor import build_predictor
 from glmasr.model.recognizer import parameter_count
-from glmasr.speech import InputError
+from glmasr.speech import InputError, Interrupted
 from glmasr.text.tokenizer import Tokenizer, learn_characters
-from glmasr.training.callbacks import Checkpoints, Interrupted, Lines, MetricsFile, Snapshots, Throughput
+from glmasr.training.callbacks import Checkpoints, Lines, MetricsFile, Snapshots, Throughput
 from glmasr.training.checkpoints import Written
 from glmasr.training.clusters import fit_codebooks
 from glmasr.training.datamodule import SpeechBatches

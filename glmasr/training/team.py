@@ -9,7 +9,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from glmasr.speech import InputError
+from glmasr.speech import InputError, Interrupted
 from glmasr.training.ranks import free_port
 
 PRELOADED = ["torch", "datasets", "pytorch_lightning", "glmasr.training.run", "glmasr.model.encoder", "tensorboard"]
@@ -75,6 +75,6 @@ def work(config: dict[str, Any], variables: dict[str, str], log: str) -> None:
     run.torch.set_num_threads(1)
     try:
         run.pretrain(config)
-    except (InputError, run.Interrupted) as error:
+    except (InputError, Interrupted) as error:
         print(f"glmasr: {error}", file=sys.stderr, flush=True)
         sys.exit(1)

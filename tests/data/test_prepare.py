@@ -21,9 +21,9 @@ from glmasr.data import prepare
 from glmasr.data.catalog import prepare_catalog, write_catalog
 from glmasr.data.corpora import AudioFolder, Manifest
 from glmasr.data.export import to_shards
-from glmasr.data.prepare import Interrupted, Journal, Prepared, prepare_corpus
+from glmasr.data.prepare import Journal, Prepared, prepare_corpus
 from glmasr.frontend.audio import read_audio
-from glmasr.speech import InputError
+from glmasr.speech import InputError, Interrupted
 from tests.small import REPOSITORY, composed, corpus
 
 __all__ = ["corpus"]

@@ -8,7 +8,7 @@ from pypinyin import Style, lazy_pinyin
 from pypinyin.contrib.tone_convert import to_initials
 
 from glmasr.speech import InputError
-from glmasr.text.normalize import HAN
+from glmasr.text.characters import HAN
 from glmasr.text.syllables import is_syllable, parts, syllables
 
 PHRASES = ["重庆银行行长", "今日天气好唔好", "音乐和快乐", "你睡着了吗", "佢哋喺邊度食嘢", "我嘅銀行户口"]

@@ -11,8 +11,8 @@ import pytorch_lightning as lightning
 import torch
 from torch.utils.data import DataLoader
 
-from glmasr.speech import InputError
-from glmasr.training.callbacks import Checkpoints, Interrupted, Lines, MetricsFile, Snapshots, Throughput
+from glmasr.speech import InputError, Interrupted
+from glmasr.training.callbacks import Checkpoints, Lines, MetricsFile, Snapshots, Throughput
 from glmasr.training.checkpoints import step_of
 from glmasr.training.preemption import Preemption
 from glmasr.training.run import mean_weights

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from glmasr.speech import Interrupted
 from glmasr.training import preemption
-from glmasr.training.callbacks import Interrupted
 from glmasr.training.preemption import (
     NOTICES,
     Preemption,

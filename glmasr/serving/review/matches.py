@@ -11,7 +11,8 @@ from rapidfuzz import fuzz, process
 
 from glmasr.serving.review.rules import MATCHES, Rule, Rules
 from glmasr.serving.review.words import Unit, shown, units_in
-from glmasr.text.normalize import HAN, base_language
+from glmasr.text.characters import HAN
+from glmasr.text.normalize import base_language
 from glmasr.text.syllables import syllables
 from glmasr.text.written import joined
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from glmasr.serving.review.rules import Llm
-from glmasr.text.normalize import HAN
+from glmasr.text.characters import HAN
 
 TERMS = re.compile(f"[{HAN}]+|[^\\W_{HAN}]+(?:['’][^\\W_{HAN}]+)*")
 DAMPING, ROUNDS, TOLERANCE = 0.85, 200, 1e-9

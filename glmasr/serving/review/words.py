@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from glmasr.speech import Segment, Word
-from glmasr.text.normalize import HAN, SYLLABLES, normalize
+from glmasr.text.characters import HAN
+from glmasr.text.normalize import SYLLABLES, normalize
 from glmasr.text.written import joined
 
 PIECES = re.compile(f"[{HAN}]|[^\\s{HAN}]+")
