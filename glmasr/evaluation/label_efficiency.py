@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -102,19 +103,44 @@ def plan(config: Config) -> tuple[list[Stage], list[Trial]]:
     if config["baseline"] not in arms:
         raise InputError(f"baseline '{config['baseline']}' is none of the arms: {', '.join(arms)}")
     pretrained = {}
-    for name, arm in arms.items():
-        if "pretrain" in arm:
+    for number, (name, arm) in enumerate(arms.items()):
+        if "teacher" in arm and arm["teacher"] not in list(arms)[:number]:
+            raise InputError(f"the teacher '{arm['teacher']}' of arm '{name}' is no arm listed before it")
+        if "pretrain" in arm and "teacher" not in arm:
             place = folder / "pretrain" / name
             overrides = (*UNLABELLED, *config["pool"], *config["common"], *arm["pretrain"], *placed(config, place))
             pretrained[name] = Stage("pretrain", f"pretrain/{name}", place, overrides)
-    trials = [
-        fine_tuning(config, corpus, budget, arm, seed, pretrained)
-        for corpus, entry in config["corpora"].items()
-        for budget in entry["budgets"]
-        for arm in arms
-        for seed in entry.get("seeds", config["seeds"])
-    ]
-    return [*pretrained.values(), *(trial.stage for trial in trials)], trials
+    stages, trials = list(pretrained.values()), []
+    for corpus, entry in config["corpora"].items():
+        for budget, name in product(entry["budgets"], arms):
+            for seed in entry.get("seeds", config["seeds"]):
+                known = pretrained
+                if "teacher" in arms[name]:
+                    known = pretrained | {name: taught(config, corpus, budget, name, seed)}
+                    stages.append(known[name])
+                trials.append(fine_tuning(config, corpus, budget, name, seed, known))
+                stages.append(trials[-1].stage)
+    return stages, trials
+
+
+def taught(config: Config, corpus: str, budget: Config, name: str, seed: int) -> Stage:
+    """The pretraining of one trial, on its corpus' unlabelled audio: its overrides may name as {teacher} the bundle
+    that another arm made of the same labels, so that whatever it knows of them is within the budget."""
+    arm = config["arms"][name]
+    teacher = place_of(config, corpus, budget, arm["teacher"], seed)
+    place = Path(config["run_dir"]) / "pretrain" / corpus / label_of(budget).replace(" ", "_") / name / f"seed{seed}"
+    asked = (override.replace("{teacher}", quoted(teacher / "bundle")) for override in arm["pretrain"])
+    overrides = (*UNLABELLED, *config["pool"], *config["corpora"][corpus]["data"], *config["common"], *asked)
+    overrides += (f"seed={seed}", *placed(config, place))
+    needs = teacher.relative_to(Path(config["run_dir"]) / "finetune").as_posix()
+    called = place.relative_to(config["run_dir"]).as_posix()
+    return Stage("pretrain", called, place, overrides, teacher / "bundle", needs)
+
+
+def place_of(config: Config, corpus: str, budget: Config, arm: str, seed: int) -> Path:
+    """The folder of one trial."""
+    where = Path(corpus) / label_of(budget).replace(" ", "_") / arm / f"seed{seed}"
+    return Path(config["run_dir"]) / "finetune" / where
 
 
 def fine_tuning(
@@ -126,8 +152,8 @@ def fine_tuning(
     if "pretrain_as" in arm and before is None:
         raise InputError(f"arm '{name}' is pretrained as '{arm['pretrain_as']}', and no arm of that name pretrains")
     source = before.folder / "bundle" if before else Path(arm["bundle"]) if "bundle" in arm else None
-    where = f"{corpus}/{label_of(budget).replace(' ', '_')}/{name}/seed{seed}"
-    place = Path(config["run_dir"]) / "finetune" / where
+    place = place_of(config, corpus, budget, name, seed)
+    where = place.relative_to(Path(config["run_dir"]) / "finetune").as_posix()
     overrides = [*entry["data"], *config["common"], *config["finetune"], *entry.get("finetune", [])]
     overrides += [*budget.get("finetune", []), *arm.get("finetune", []), *placed(config, place)]
     overrides += [f"bundle={quoted(source)}", f"seed={seed}", f"labels.seed={seed}"]
@@ -142,10 +168,13 @@ def fine_tuning(
 
 def check_arm(name: str, arm: Config) -> Config:
     """The arm, or an InputError where it says what it cannot, or trains otherwise than those it is compared with."""
-    if unknown := set(arm) - {"pretrain", "pretrain_as", "bundle", "finetune"}:
+    if unknown := set(arm) - {"teacher", "pretrain", "pretrain_as", "bundle", "finetune"}:
         raise InputError(
-            f"arm '{name}' has {', '.join(sorted(unknown))}: an arm has pretrain, pretrain_as or bundle, finetune"
+            f"arm '{name}' has {', '.join(sorted(unknown))}: an arm has pretrain (with a teacher), pretrain_as or "
+            "bundle, finetune"
         )
+    if "teacher" in arm and "pretrain" not in arm:
+        raise InputError(f"arm '{name}' has a teacher and no pretrain, whose overrides would say what it teaches")
     if len({"pretrain", "pretrain_as", "bundle"} & set(arm)) > 1:
         raise InputError(f"arm '{name}' starts from two places: give pretrain, pretrain_as or bundle, not several")
     for override in arm.get("finetune", []):
@@ -178,7 +207,10 @@ def selected(stages: Sequence[Stage], trials: Sequence[Trial], only: Sequence[st
     chosen = [t.stage for t in trials if not only or any(fnmatch(t.stage.name, pattern) for pattern in only)]
     if not chosen:
         raise InputError(f"only={only} names no run: they are called like {trials[0].stage.name if trials else '…'}")
-    wanted = {stage.name for stage in chosen} | {stage.needs for stage in chosen}
+    needs = {stage.name: stage.needs for stage in stages}
+    wanted = {stage.name for stage in chosen}
+    while behind := {needs[name] for name in wanted if needs[name]} - wanted:
+        wanted |= behind
     return [stage for stage in stages if stage.name in wanted]
 
 

@@ -18,8 +18,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Stage:
-    """One training: scripts/<verb>.py with overrides. `source` is the bundle it starts from, `needs` the stage that
-    makes that bundle, None where another sweep did."""
+    """One training: scripts/<verb>.py with overrides. `source` is the bundle it starts or learns from, `needs` the
+    stage that makes that bundle, None where another sweep did."""
 
     verb: str
     name: str

@@ -110,6 +110,7 @@ def quiet_lightning() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode.*")  # an encoder whose clusters are targets
     warnings.filterwarnings("ignore", ".*The `srun` command is available.*")
     warnings.filterwarnings("ignore", "Grad strides do not match")  # they do, but for axes of size 1: the same memory
 
