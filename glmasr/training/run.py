@@ -46,6 +46,7 @@ from glmasr.training.start import (
     fresh_blocks,
     kept_tokenizer,
     same_encoder,
+    say_left_out,
     start_from,
     with_dropout,
 )
@@ -215,6 +216,7 @@ def pretrain(config: Config) -> None:
     catalog = open_catalog(config)
     limits = config["utterances"]
     train = catalog.subset(split=config["splits"]["train"], **limits)
+    say_left_out(catalog.subset(split=config["splits"]["train"]), **limits)
     dev = catalog.subset(split=config["splits"]["dev"], **limits)
     seed_everything(config["seed"])
     module = build_pretraining(config)
@@ -304,6 +306,7 @@ def finetune(config: Config) -> None:
     catalog = open_catalog(config)
     limits = config["utterances"]
     train = catalog.subset(split=config["splits"]["train"], labelled=True, **limits, **config["labels"])
+    say_left_out(catalog.subset(split=config["splits"]["train"], labelled=True), **limits)
     halves = config["splits"]["dev_positions"]
     dev = catalog.subset(split=config["splits"]["dev"], positions=halves, labelled=True, **limits)
     texts = {"texts": train.texts(), "languages": train.languages}

@@ -98,6 +98,17 @@ def adapted(recognizer: Recognizer, reinitialized_blocks: int, has_decoder: bool
     return f"{sum(p.numel() for p in recognizer.parameters() if p.requires_grad) / 1e6:.2f} M"
 
 
+def say_left_out(train: Catalog, min_seconds: float, max_seconds: float) -> None:
+    """Count what is not trained on for its length: what a model has never heard it does not recognize."""
+    seconds = train.durations
+    few, many = int((seconds < min_seconds).sum()), int((seconds > max_seconds).sum())
+    if few or many:
+        say(
+            f"left out {few + many} of {len(train)} utterances: {few} shorter than utterances.min_seconds="
+            f"{min_seconds:g}, {many} longer than utterances.max_seconds={max_seconds:g}"
+        )
+
+
 def feasible(train: Catalog, tokenizer: Tokenizer, listed: Path | None = None) -> Catalog:
     """Leave out, count and name utterances with more tokens than CTC can place in their frames.
 

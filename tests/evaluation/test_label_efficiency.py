@@ -93,9 +93,41 @@ def test_arms_may_share_a_pretraining_or_bring_a_bundle():
     assert origins["brought"] == (None, Path("runs/a/bundle")) and origins["scratch"] == (None, None)
 
 
+def test_a_taught_arm_pretrains_for_each_run_on_what_its_teacher_made_of_the_same_labels():
+    taught = ["objective.codebook.source.bundle={teacher}", "trainer.max_steps=7"]
+    arms = {
+        "scratch": None,
+        "first": {"teacher": "scratch", "pretrain": taught},
+        "second": {"teacher": "first", "pretrain": taught},
+    }
+    given = config(arms=arms, seeds=[0, 4])
+    given["pool"] = ["objective=kmeans", "codebook@objective.codebook=kmeans_block", "data=rhyme_test"]
+    stages, trials = plan(given)
+    by_name, folder = {stage.name: stage for stage in stages}, Path(given["run_dir"])
+    assert len(by_name) == len(stages) == 6 + 4 and len(trials) == 6
+    for arm, teacher in (("first", "scratch"), ("second", "first")):
+        for seed in (0, 4):
+            before = by_name[f"pretrain/fsdd/10_per_text/{arm}/seed{seed}"]
+            assert before.needs == f"fsdd/10_per_text/{teacher}/seed{seed}"
+            assert before.source == by_name[before.needs].folder / "bundle"
+            asked = composed("pretrain", *before.overrides)
+            assert Path(asked["objective"]["codebook"]["source"]["bundle"]) == before.source
+            assert asked["seed"] == seed and asked["trainer"]["max_steps"] == 7
+            assert asked["data"] == composed("finetune", *by_name[before.needs].overrides)["data"]  # its corpus' own
+            after = by_name[f"fsdd/10_per_text/{arm}/seed{seed}"]
+            assert after.needs == before.name and after.source == before.folder / "bundle"
+            assert before.folder == folder / "pretrain" / "fsdd" / "10_per_text" / arm / f"seed{seed}"
+    names = [stage.name for stage in selected(stages, trials, ["*/second/seed4"])]
+    assert names == [f"{way}fsdd/10_per_text/{arm}/seed4" for way, arm in (
+        ("", "scratch"), ("pretrain/", "first"), ("", "first"), ("pretrain/", "second"), ("", "second"))]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arms", "message"),
     [
+        ({"a": {"teacher": "scratch"}}, "has a teacher and no pretrain"),
+        ({"a": {"teacher": "b", "pretrain": []}, "b": None}, "teacher 'b' of arm 'a' is no arm listed before it"),
+        ({"a": {"teacher": "a", "pretrain": []}}, "is no arm listed before it"),
         ({"a": {"finetune": ["trainer.max_steps=9"]}}, r"trainer\.max_steps=9.*all arms share"),
         ({"a": {"finetune": ["+batches.batch_seconds=9"]}}, "all arms share"),
         ({"a": {"finetune": ["data=folder"]}}, "all arms share"),

@@ -13,7 +13,15 @@ from glmasr.model.recognizer import VOCABULARY
 from glmasr.model.subsampling import frame_lengths
 from glmasr.speech import RATE_HZ, InputError, Utterance
 from glmasr.text.tokenizer import learn_characters
-from glmasr.training.start import adapted, feasible, fresh_blocks, kept_tokenizer, start_from, with_dropout
+from glmasr.training.start import (
+    adapted,
+    feasible,
+    fresh_blocks,
+    kept_tokenizer,
+    say_left_out,
+    start_from,
+    with_dropout,
+)
 from tests.small import SMALL, composed, random_bundle
 
 
@@ -38,6 +46,20 @@ def test_whatever_is_left_out_is_listed(tmp_path, capsys):
     listed = [json.loads(line) for line in (tmp_path / "left_out.jsonl").read_text().splitlines()]
     assert [line["id"] for line in listed] == [f"u{n}" for n in range(1, 9)]
     assert listed[0] == {"id": "u1", "text": texts[1], "frames": 10, "frames_needed": 18}
+
+
+def test_what_is_left_out_for_its_length_is_counted(tmp_path, capsys):
+    rows = [Utterance(f"u{n}", f"{n}.wav", seconds) for n, seconds in enumerate((0.05, 0.1, 0.2, 29.9, 31.0, 40.0))]
+    catalog = write_catalog(rows, tmp_path / "c")
+    kept = {"min_seconds": 0.1, "max_seconds": 30.0}
+    say_left_out(catalog, **kept)
+    said = capsys.readouterr().err
+    assert said == (
+        "glmasr: left out 3 of 6 utterances: 1 shorter than utterances.min_seconds=0.1, "
+        "2 longer than utterances.max_seconds=30\n"
+    )
+    say_left_out(catalog.subset(**kept), **kept)
+    assert not capsys.readouterr().err
 
 
 def test_what_is_kept_has_a_path_through_its_frames_and_little_else_has(tmp_path):
