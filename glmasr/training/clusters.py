@@ -29,8 +29,10 @@ class Block(nn.Module):
     still, and must have been trained on the same features.
     """
 
-    def __init__(self, bundle: str, block: int):
+    def __init__(self, bundle: str | None, block: int):
         super().__init__()
+        if bundle is None:  # experiment/pretrain=units takes what pretraining goes on from
+            raise InputError("units are clusters of what an encoder makes of audio, and none is named: pass bundle=DIR")
         opened = open_bundle(bundle)
         self.encoder = encoder_of(opened)
         blocks = len(self.encoder.blocks)

@@ -73,16 +73,20 @@ def test_the_block_of_an_earlier_encoder_can_be_what_is_clustered(catalog, tmp_p
         Block(str(tmp_path / "bundle"), 3)
 
 
-def test_kmeans_of_a_block_pretrains(catalog, tmp_path):
+def test_units_need_an_encoder():
+    with pytest.raises(InputError, match="none is named: pass bundle=DIR"):
+        build(composed("pretrain", "experiment/pretrain=units")["objective"])
+
+
+@pytest.mark.parametrize("preset", [True, False])
+def test_kmeans_of_a_block_pretrains(catalog, tmp_path, preset):
     random_bundle(tmp_path / "bundle")
-    choice = ["objective=kmeans", "codebook@objective.codebook=kmeans_block", "objective.codebook.codes=6"]
-    config = composed(
-        "pretrain",
-        *choice,
-        f"objective.codebook.source.bundle={tmp_path / 'bundle'}",
-        "objective.codebook.source.block=2",
-        "objective.width=32",
-    )
+    choice = ["experiment/pretrain=units", f"bundle={tmp_path / 'bundle'}"]  # the block of what it goes on from
+    if not preset:
+        choice = ["objective=kmeans", "codebook@objective.codebook=kmeans_block"]
+        choice += [f"objective.codebook.source.bundle={tmp_path / 'bundle'}"]
+    small = ["objective.codebook.source.block=2", "objective.codebook.codes=6", "objective.width=32"]
+    config = composed("pretrain", *choice, *small)
     objective = build(config["objective"])
     [facts] = fit_codebooks(objective, Ear(), catalog.subset(split="train"), 300, 0)
     assert facts["perplexity"] > 1.5
