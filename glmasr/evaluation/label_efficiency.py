@@ -207,9 +207,9 @@ def selected(stages: Sequence[Stage], trials: Sequence[Trial], only: Sequence[st
     chosen = [t.stage for t in trials if not only or any(fnmatch(t.stage.name, pattern) for pattern in only)]
     if not chosen:
         raise InputError(f"only={only} names no run: they are called like {trials[0].stage.name if trials else '…'}")
-    needs = {stage.name: stage.needs for stage in stages}
+    needs = {stage.name: stage.needs for stage in stages if stage.needs}
     wanted = {stage.name for stage in chosen}
-    while behind := {needs[name] for name in wanted if needs[name]} - wanted:
+    while behind := {needs[name] for name in wanted if name in needs} - wanted:
         wanted |= behind
     return [stage for stage in stages if stage.name in wanted]
 
