@@ -127,20 +127,18 @@ def taught(config: Config, corpus: str, budget: Config, name: str, seed: int) ->
     """The pretraining of one trial, on its corpus' unlabelled audio: its overrides may name as {teacher} the bundle
     that another arm made of the same labels, so that whatever it knows of them is within the budget."""
     arm = config["arms"][name]
-    teacher = place_of(config, corpus, budget, arm["teacher"], seed)
-    place = Path(config["run_dir"]) / "pretrain" / corpus / label_of(budget).replace(" ", "_") / name / f"seed{seed}"
+    folder, needs = Path(config["run_dir"]), called(corpus, budget, arm["teacher"], seed)
+    teacher = folder / "finetune" / needs
+    where = f"pretrain/{called(corpus, budget, name, seed)}"
     asked = (override.replace("{teacher}", quoted(teacher / "bundle")) for override in arm["pretrain"])
     overrides = (*UNLABELLED, *config["pool"], *config["corpora"][corpus]["data"], *config["common"], *asked)
-    overrides += (f"seed={seed}", *placed(config, place))
-    needs = teacher.relative_to(Path(config["run_dir"]) / "finetune").as_posix()
-    called = place.relative_to(config["run_dir"]).as_posix()
-    return Stage("pretrain", called, place, overrides, teacher / "bundle", needs)
+    overrides += (f"seed={seed}", *placed(config, folder / where))
+    return Stage("pretrain", where, folder / where, overrides, teacher / "bundle", needs)
 
 
-def place_of(config: Config, corpus: str, budget: Config, arm: str, seed: int) -> Path:
-    """The folder of one trial."""
-    where = Path(corpus) / label_of(budget).replace(" ", "_") / arm / f"seed{seed}"
-    return Path(config["run_dir"]) / "finetune" / where
+def called(corpus: str, budget: Config, arm: str, seed: int) -> str:
+    """A trial's name, and its place under finetune/: fsdd/10_per_text/scratch/seed0."""
+    return f"{corpus}/{label_of(budget).replace(' ', '_')}/{arm}/seed{seed}"
 
 
 def fine_tuning(
@@ -152,8 +150,8 @@ def fine_tuning(
     if "pretrain_as" in arm and before is None:
         raise InputError(f"arm '{name}' is pretrained as '{arm['pretrain_as']}', and no arm of that name pretrains")
     source = before.folder / "bundle" if before else Path(arm["bundle"]) if "bundle" in arm else None
-    place = place_of(config, corpus, budget, name, seed)
-    where = place.relative_to(Path(config["run_dir"]) / "finetune").as_posix()
+    where = called(corpus, budget, name, seed)
+    place = Path(config["run_dir"]) / "finetune" / where
     overrides = [*entry["data"], *config["common"], *config["finetune"], *entry.get("finetune", [])]
     overrides += [*budget.get("finetune", []), *arm.get("finetune", []), *placed(config, place)]
     overrides += [f"bundle={quoted(source)}", f"seed={seed}", f"labels.seed={seed}"]

@@ -98,9 +98,9 @@ def adapted(recognizer: Recognizer, reinitialized_blocks: int, has_decoder: bool
     return f"{sum(p.numel() for p in recognizer.parameters() if p.requires_grad) / 1e6:.2f} M"
 
 
-def say_left_out(train: Catalog, min_seconds: float, max_seconds: float) -> None:
+def say_left_out(train: Catalog, min_seconds: float, max_seconds: float | None) -> None:
     """Count what is not trained on for its length: what a model has never heard it does not recognize."""
-    seconds = train.durations
+    seconds, max_seconds = train.durations, np.inf if max_seconds is None else max_seconds
     few, many = int((seconds < min_seconds).sum()), int((seconds > max_seconds).sum())
     if few or many:
         say(

@@ -60,6 +60,8 @@ def test_what_is_left_out_for_its_length_is_counted(tmp_path, capsys):
     )
     say_left_out(catalog.subset(**kept), **kept)
     assert not capsys.readouterr().err
+    say_left_out(catalog, min_seconds=0.1, max_seconds=None)
+    assert "left out 1 of 6 utterances: 1 shorter" in capsys.readouterr().err
 
 
 def test_what_is_kept_has_a_path_through_its_frames_and_little_else_has(tmp_path):
